@@ -1,0 +1,1 @@
+"""Backends: each builds the engine files of one runtime and runs them."""

@@ -1,0 +1,208 @@
+"""What a backend is: it turns ONNX (or a model) into the engine files of one runtime, and runs them.
+
+The base classes check, the children do: `Engine.run` validates, `_run` is ten lines.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from raudo.errors import EngineError, MissingDependencyError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+    from types import TracebackType
+
+    import numpy as np
+    from numpy.typing import NDArray
+    from typing_extensions import Self
+
+    from raudo.records import (
+        Artifact,
+        Machine,
+        OptionValue,
+        Precision,
+        PrecisionAudit,
+        Spec,
+        Target,
+    )
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One way to run a backend, a candidate of `optimize`.
+
+    Attributes:
+        name: Unique within the backend; the candidate is called `<backend>-<name>`.
+        precision: What is asked for; a pass that makes it is applied if one exists.
+        options: Load options, kept in the manifest.
+    """
+
+    name: str
+    precision: Precision
+    options: Mapping[str, OptionValue] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What a loaded engine may use.
+
+    Attributes:
+        threads: CPU threads in all, shared among the streams.
+        streams: Number of `run` calls that may be under way at once.
+        batch: Largest batch that `run` will be given.
+        trust_checkpoint: Open a checkpoint even though it imports unknown code.
+    """
+
+    threads: int = 1
+    streams: int = 1
+    batch: int = 1
+    trust_checkpoint: bool = False
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """Raw outputs of an engine.
+
+    Attributes:
+        boxes: float32 [batch, n, 4], xyxy in pixels of the engine's input.
+        scores: float32 [batch, n, classes] for dense engines, [batch, n] for top-k engines.
+        labels: None for dense engines, integer [batch, n] for top-k engines.
+    """
+
+    boxes: NDArray[np.float32]
+    scores: NDArray[np.float32]
+    labels: NDArray[np.int64] | None = None
+
+
+class Engine(ABC):
+    """A loaded engine; a context manager, and safe to `run` from `Resources.streams` threads."""
+
+    def __init__(self, spec: Spec) -> None:
+        self.spec = spec
+
+    def run(self, images: NDArray[np.uint8]) -> Outputs:
+        """Run a batch.
+
+        Args:
+            images: uint8 [batch, height, width, 3], BGR, letterboxed.
+
+        Raises:
+            EngineError: The images, or what the engine returned, break the contract.
+        """
+        expected = (self.spec.height, self.spec.width, 3)
+        if images.dtype.name != "uint8" or images.shape[1:] != expected:
+            raise EngineError(
+                f"the engine takes uint8 [batch, {', '.join(map(str, expected))}], "
+                f"not {images.dtype.name} {list(images.shape)}",
+                hint="prepare images with raudo.images.letterbox and the engine's own spec",
+            )
+        outputs = self._run(images)
+        self._check(outputs, len(images))
+        return outputs
+
+    def _check(self, outputs: Outputs, batch: int) -> None:
+        boxes, scores, labels = outputs.boxes, outputs.scores, outputs.labels
+        dense = self.spec.output == "dense"
+        tail = (len(self.spec.classes),) if dense else ()
+        fits = (
+            boxes.ndim == 3
+            and boxes.shape[0] == batch
+            and boxes.shape[2] == 4
+            and scores.shape == (*boxes.shape[:2], *tail)
+            and boxes.dtype.name == scores.dtype.name == "float32"
+            and (labels is None) == dense
+            and (labels is None or labels.shape == scores.shape)
+        )
+        if not fits:
+            raise EngineError(
+                f"the engine's outputs break its spec ({self.spec.output}): boxes "
+                f"{list(boxes.shape)}, scores {list(scores.shape)}",
+                hint="its manifest belongs to another file; export the engine again",
+            )
+
+    @abstractmethod
+    def _run(self, images: NDArray[np.uint8]) -> Outputs:
+        """Run a batch that fits the spec."""
+
+    @abstractmethod
+    def audit(self) -> PrecisionAudit:
+        """Tell what the loaded engine really executes."""
+
+    def close(self) -> None:  # noqa: B027 (most runtimes free themselves)
+        """Free the runtime's memory."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+class Backend(ABC):
+    """One runtime: what it can do (as data), how its engine files are made, how they are run."""
+
+    name: ClassVar[str]
+    title: ClassVar[str]
+    format: ClassVar[str]
+    """The word that `raudo export --to` takes."""
+    suffix: ClassVar[str]
+    """Suffix of the engine file, with its dot."""
+    companions: ClassVar[tuple[str, ...]] = ()
+    """Suffixes of files that belong to the engine file and replace its suffix."""
+    modules: ClassVar[tuple[str, ...]]
+    """Importable modules without which nothing works."""
+    extra: ClassVar[str | None]
+    """The extra of pyproject.toml that brings them."""
+    made_from: ClassVar[Literal["model", "onnx"]] = "onnx"
+    device: ClassVar[Literal["cpu", "gpu"]] = "cpu"
+    variants: ClassVar[tuple[Variant, ...]]
+    targets: ClassVar[tuple[Target, ...]]
+    """The targets that its engines are candidates for."""
+    baseline_rank: ClassVar[int | None] = None
+    """The lowest rank that can open the model is the baseline; None never is."""
+
+    def missing(self) -> tuple[str, ...]:
+        """Return the modules that are not installed."""
+        return tuple(m for m in self.modules if importlib.util.find_spec(m) is None)
+
+    def require(self) -> None:
+        """Raise MissingDependencyError, with the command that installs, if a module is missing."""
+        if missing := self.missing():
+            raise MissingDependencyError(
+                f"{self.title} needs {', '.join(missing)}, which is not installed",
+                hint=f"pip install 'raudo[{self.extra}]'",
+            )
+
+    def unsupported(self, variant: Variant, machine: Machine) -> str | None:
+        """Tell why this machine cannot run a variant; None if it can."""
+        del variant, machine
+        return None
+
+    def read_graph(self, path: Path) -> Any:
+        """Read a contract ONNX file into the graph object that passes work on."""
+        raise NotImplementedError
+
+    def write_graph(self, graph: Any, path: Path) -> None:
+        """Write a graph object as this backend's engine file."""
+        raise NotImplementedError
+
+    @abstractmethod
+    def open(self, artifact: Artifact, resources: Resources) -> Engine:
+        """Load an engine file.
+
+        Raises:
+            EngineError: The file is damaged, or not for this machine.
+        """
+
+
+Plugin = Backend

@@ -1,0 +1,1 @@
+"""Data set formats: each reads one way of storing labelled images."""

@@ -1,0 +1,223 @@
+"""Image -> detections: the one runtime path (prepare, run, select) that every engine is used by."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from raudo import discover, images
+from raudo.backends.base import Outputs, Resources
+from raudo.records import Detections
+from raudo.workspace import find_engine
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from types import TracebackType
+
+    from numpy.typing import NDArray
+    from typing_extensions import Self
+
+    from raudo.backends.base import Engine
+    from raudo.records import Artifact, Spec
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Which of an engine's outputs become detections.
+
+    Attributes:
+        confidence: Lowest score that is kept.
+        iou: IoU above which NMS drops the lower-scored box of a class; None takes the model
+            family's own (`Spec.nms_iou`). NMS-free engines ignore it.
+        limit: Most detections an image.
+        multi_label: One anchor may give a box of several classes, as mAP protocols have it;
+            otherwise only its best class.
+        classes: Labels to keep; None keeps all.
+    """
+
+    confidence: float = 0.25
+    iou: float | None = None
+    limit: int = 300
+    multi_label: bool = False
+    classes: tuple[int, ...] | None = None
+
+
+EVALUATION = Selection(confidence=0.001, multi_label=True)
+"""The setting that mAP is computed at."""
+
+CANDIDATE_LIMIT = 30_000
+
+
+def select(outputs: Outputs, index: int, spec: Spec, selection: Selection) -> Detections:
+    """Choose the detections of one image of a batch, in pixels of the engine's input.
+
+    Class-wise greedy NMS for dense engines; NMS-free engines are only filtered.
+    """
+    boxes, scores = outputs.boxes[index], outputs.scores[index]
+    if outputs.labels is not None:
+        anchors = np.flatnonzero(scores >= selection.confidence)
+        labels = outputs.labels[index][anchors].astype(np.int64)
+        scores = scores[anchors]
+    else:
+        anchors, labels, scores = _dense_candidates(scores, selection)
+    if selection.classes is not None:
+        wanted = np.isin(labels, selection.classes)
+        anchors, labels, scores = anchors[wanted], labels[wanted], scores[wanted]
+    order = np.argsort(-scores, kind="stable")[:CANDIDATE_LIMIT]
+    boxes, scores, labels = boxes[anchors[order]], scores[order], labels[order]
+    if outputs.labels is None:
+        iou = spec.nms_iou if selection.iou is None else selection.iou
+        kept = nms(boxes, labels, iou, selection.limit)
+    else:
+        kept = np.arange(min(len(scores), selection.limit))
+    return Detections(boxes[kept], scores[kept], labels[kept])
+
+
+def _dense_candidates(
+    scores: NDArray[np.float32], selection: Selection
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]:
+    """Return anchors, labels and scores at or above the confidence.
+
+    One comparison over all scores first: almost none pass, and an argmax over all of them
+    costs several times as much.
+    """
+    flat = np.flatnonzero(scores.reshape(-1) >= selection.confidence)
+    anchors, labels = np.divmod(flat, scores.shape[1])
+    if not selection.multi_label:
+        anchors = np.unique(anchors)
+        labels = scores[anchors].argmax(axis=1)
+    return anchors, labels, scores[anchors, labels]
+
+
+def nms(
+    boxes: NDArray[np.float32], labels: NDArray[np.int64], iou: float, limit: int
+) -> NDArray[np.int64]:
+    """Greedy non-maximum suppression within each class.
+
+    Args:
+        boxes: float32 [n, 4], xyxy, best score first.
+        labels: int64 [n].
+        iou: A box is dropped if its IoU with a kept box of its class is above this.
+        limit: Most boxes to keep.
+
+    Returns:
+        int64 [k], indices of the kept boxes, ascending.
+    """
+    kept: list[int] = []
+    areas = np.maximum(boxes[:, 2] - boxes[:, 0], 0) * np.maximum(boxes[:, 3] - boxes[:, 1], 0)
+    alive = np.arange(len(boxes))
+    while len(alive) and len(kept) < limit:
+        best, alive = alive[0], alive[1:]
+        kept.append(int(best))
+        # Bound on the loop's work: an IoU of at most `iou` costs one pass over what is left.
+        overlap = np.minimum(boxes[alive, 2:], boxes[best, 2:])
+        overlap -= np.maximum(boxes[alive, :2], boxes[best, :2])
+        shared = np.maximum(overlap, 0).prod(axis=1)
+        union = areas[alive] + areas[best] - shared
+        alive = alive[(shared <= iou * union) | (labels[alive] != labels[best])]
+    return np.array(kept, np.int64)
+
+
+class Detector:
+    """An engine with its selection; a context manager.
+
+    Args:
+        engine: A loaded engine.
+        selection: The default selection of `detect`.
+    """
+
+    def __init__(self, engine: Engine, selection: Selection = Selection()) -> None:  # noqa: B008
+        self.engine = engine
+        self.spec = engine.spec
+        self.selection = selection
+
+    def prepare(
+        self, frames: Sequence[NDArray[np.uint8]]
+    ) -> tuple[NDArray[np.uint8], list[images.Fit]]:
+        """Letterbox frames into one batch, uint8 [batch, height, width, 3]."""
+        batch = np.empty((len(frames), self.spec.height, self.spec.width, 3), np.uint8)
+        fits = [images.letterbox(f, self.spec, out=batch[i])[1] for i, f in enumerate(frames)]
+        return batch, fits
+
+    def select(self, outputs: Outputs, fits: Sequence[images.Fit]) -> list[Detections]:
+        """Choose the detections of each image of a batch, in pixels of the original images."""
+        found = []
+        for index, placed in enumerate(fits):
+            chosen = select(outputs, index, self.spec, self.selection)
+            found.append(Detections(placed.to_image(chosen.boxes), chosen.scores, chosen.labels))
+        return found
+
+    def detect_batch(self, frames: Sequence[NDArray[np.uint8]]) -> list[Detections]:
+        """Detect in several frames at once, each uint8 [height, width, 3], BGR."""
+        batch, fits = self.prepare(frames)
+        return self.select(self.engine.run(batch), fits)
+
+    def detect(self, image: NDArray[np.uint8] | str | os.PathLike[str]) -> Detections:
+        """Detect in one image: a file, or an array uint8 [height, width, 3], BGR.
+
+        Raises:
+            DataError: The file is not an image that can be decoded.
+        """
+        frame = images.decode(Path(image)) if isinstance(image, str | os.PathLike) else image
+        return self.detect_batch([frame])[0]
+
+    def close(self) -> None:
+        """Free the engine."""
+        self.engine.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def available_threads() -> int:
+    """Return the number of CPU cores that this process may use."""
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:  # Windows, macOS
+        return os.cpu_count() or 1
+
+
+def open_artifact(
+    artifact: Artifact, resources: Resources | None = None, selection: Selection = Selection()  # noqa: B008
+) -> Detector:
+    """Load an engine file whose manifest was read."""
+    backend = discover.backend(artifact.manifest.backend)
+    backend.require()
+    if resources is None:
+        resources = Resources(threads=available_threads())
+    return Detector(backend.open(artifact, resources), selection)
+
+
+def load(
+    source: str | os.PathLike[str],
+    *,
+    target: str | None = None,
+    confidence: float = 0.25,
+    iou: float | None = None,
+) -> Detector:
+    """Load an engine file, or what a run folder chose for a target.
+
+    Args:
+        source: An engine file with its manifest beside it, or a run folder.
+        target: Which decision of a run folder to follow; None takes the first of production_gpu,
+            production_cpu, edge and development that passed.
+        confidence: Lowest score that is kept.
+        iou: NMS threshold; None takes the model family's own.
+
+    Raises:
+        EngineError: There is no engine, or its manifest does not fit.
+    """
+    artifact = find_engine(Path(source), target)
+    return open_artifact(artifact, selection=Selection(confidence=confidence, iou=iou))

@@ -1,0 +1,1 @@
+"""Metrics: update / compute / reset over detections and labels."""

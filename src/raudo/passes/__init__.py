@@ -1,0 +1,1 @@
+"""Passes: each makes a faster graph of a graph."""

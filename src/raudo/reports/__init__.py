@@ -1,0 +1,1 @@
+"""Report formats: each renders one `Report` to one file."""

@@ -1,0 +1,259 @@
+"""The run folder, and the engine files with their manifests, as they lie on the disk."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import logging
+import os
+import secrets
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+from pydantic import ValidationError
+
+from raudo.errors import EngineError, UsageError
+from raudo.records import Artifact, Manifest, Record, Report
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+LATEST = "latest"
+TARGET_ORDER = ("production_gpu", "production_cpu", "edge", "development")
+R = TypeVar("R", bound=Record)
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Give a temporary path beside `path` that takes its name once the block succeeds.
+
+    Nothing half-written is ever found under the final name. The temporary name keeps the suffix,
+    since runtimes look at it.
+
+    Raises:
+        UsageError: The folder cannot be written, or its disk is full.
+    """
+    draft = path.with_name(f".{secrets.token_hex(4)}.{path.name}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield draft
+        draft.replace(path)
+    except OSError as error:
+        raise UsageError(
+            f"cannot write {path}: {error.strerror or error}",
+            hint="choose another folder with --output, or make room there",
+        ) from error
+    finally:
+        with contextlib.suppress(OSError):
+            draft.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file whole or not at all."""
+    with replacing(path) as draft:
+        draft.write_text(text, encoding="utf-8")
+
+
+def sha256(path: Path) -> str:
+    """Return the hex SHA-256 of a file."""
+    digest = hashlib.sha256()
+    with path.open("rb") as stream:
+        while chunk := stream.read(1 << 20):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def manifest_path(engine: Path) -> Path:
+    """Return where the manifest of an engine file lies."""
+    return engine.with_name(engine.name + ".json")
+
+
+def engine_files(engine: Path, companions: Iterable[str]) -> tuple[Path, ...]:
+    """Return an engine file and the files that belong to it."""
+    return (engine, *(engine.with_suffix(suffix) for suffix in companions))
+
+
+def write_manifest(artifact: Artifact) -> None:
+    """Write the manifest of an engine file beside it."""
+    write_text(manifest_path(artifact.path), artifact.manifest.model_dump_json(indent=2) + "\n")
+
+
+def read_artifact(engine: Path) -> Artifact:
+    """Read the manifest of an engine file, and check that it is of this very file.
+
+    Raises:
+        EngineError: The file or its manifest is missing, or they do not belong together.
+    """
+    if not engine.is_file():
+        raise EngineError(f"no such engine file: {engine}", hint="check the path")
+    beside = manifest_path(engine)
+    if not beside.is_file():
+        raise EngineError(
+            f"{engine} has no manifest {beside.name} beside it",
+            hint="copy it along with the engine, or make both with 'raudo export'",
+        )
+    try:
+        manifest = Manifest.model_validate_json(beside.read_bytes())
+    except ValidationError as error:
+        raise EngineError(
+            f"{beside} is not a manifest that this raudo reads: {first_problem(error)}",
+            hint="make the engine again with 'raudo export'",
+        ) from error
+    for name, digest in manifest.files_sha256.items():
+        file = engine.with_name(name)
+        if Path(name).name != name or not file.is_file() or sha256(file) != digest:
+            raise EngineError(
+                f"{engine.with_name(name)} is not the file that {beside.name} describes",
+                hint="it is damaged, missing or was replaced; make it again with 'raudo export'",
+            )
+    return Artifact(engine, manifest)
+
+
+def first_problem(error: ValidationError) -> str:
+    """Return the first problem of a validation in one line."""
+    problem = error.errors()[0]
+    where = ".".join(str(part) for part in problem["loc"])
+    return f"{where}: {problem['msg']}" if where else str(problem["msg"])
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run folder."""
+
+    folder: Path
+
+    @property
+    def engines(self) -> Path:
+        """The folder of engine files and their manifests."""
+        return self.folder / "engines"
+
+    @property
+    def state(self) -> Path:
+        """The folder of what each finished step left, for resuming."""
+        return self.folder / "state"
+
+    @property
+    def pictures(self) -> Path:
+        """The folder of pictures that the reports show."""
+        return self.folder / "pictures"
+
+    @property
+    def log(self) -> Path:
+        """The log file."""
+        return self.folder / "raudo.log"
+
+    @property
+    def report(self) -> Path:
+        """The report that machines read."""
+        return self.folder / "report.json"
+
+    def save(self, name: str, record: Record) -> None:
+        """Keep what a finished step left."""
+        write_text(self.state / f"{name}.json", record.model_dump_json(indent=2) + "\n")
+
+    def recall(self, name: str, kind: type[R]) -> R | None:
+        """Return what a finished step left, or None."""
+        file = self.state / f"{name}.json"
+        try:
+            return kind.model_validate_json(file.read_bytes())
+        except (FileNotFoundError, ValidationError):
+            return None
+
+    def log_to_file(self) -> None:
+        """Send the log of everything below `raudo` to the run's log file."""
+        handler = logging.FileHandler(self.log, encoding="utf-8")
+        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s %(message)s"))
+        logger = logging.getLogger("raudo")
+        logger.setLevel(logging.INFO)
+        for old in logger.handlers[:]:
+            if isinstance(old, logging.FileHandler):
+                logger.removeHandler(old)
+                old.close()
+        logger.addHandler(handler)
+        logger.propagate = False
+
+
+def create_run(parent: Path, name: str) -> Run:
+    """Make a run folder and let `latest` point to it.
+
+    Raises:
+        UsageError: The folder cannot be written.
+    """
+    run = Run(parent / name)
+    try:
+        for folder in (run.engines, run.state, run.pictures):
+            folder.mkdir(parents=True, exist_ok=True)
+        run.log_to_file()
+        _point_latest(parent, name)
+    except OSError as error:
+        raise UsageError(
+            f"cannot write the run folder {run.folder}: {error.strerror or error}",
+            hint="choose another folder with --output, or make room there",
+        ) from error
+    return run
+
+
+def _point_latest(parent: Path, name: str) -> None:
+    latest, draft = parent / LATEST, parent / f".{secrets.token_hex(4)}.{LATEST}"
+    try:
+        draft.symlink_to(name, target_is_directory=True)
+    except OSError:  # Windows lets only some users make links: a file with the name serves
+        draft.write_text(name, encoding="utf-8")
+    os.replace(draft, latest)  # noqa: PTH105 (Path.replace follows the link on some systems)
+
+
+def resolve_run(path: Path) -> Run:
+    """Return the run folder at a path, which may be `runs/latest` or the file that stands for it.
+
+    Raises:
+        EngineError: There is no run folder.
+    """
+    if path.name == LATEST and path.is_file():
+        path = path.with_name(path.read_text(encoding="utf-8").strip())
+    if not path.is_dir():
+        raise EngineError(f"no such run folder: {path}", hint="make one with 'raudo optimize'")
+    return Run(path.resolve())
+
+
+def read_report(run: Run) -> Report:
+    """Read the report of a run folder.
+
+    Raises:
+        EngineError: The run has no report, or none that this raudo reads.
+    """
+    try:
+        return Report.model_validate_json(run.report.read_bytes())
+    except FileNotFoundError as error:
+        raise EngineError(
+            f"{run.folder} has no report yet",
+            hint=f"finish it: raudo optimize --resume --name {run.folder.name}",
+        ) from error
+    except ValidationError as error:
+        raise EngineError(
+            f"{run.report} is not a report that this raudo reads: {first_problem(error)}",
+            hint="make the run again with 'raudo optimize'",
+        ) from error
+
+
+def find_engine(source: Path, target: str | None = None) -> Artifact:
+    """Find an engine: the file itself, or what a run folder chose for a target.
+
+    Raises:
+        EngineError: There is none.
+    """
+    if source.is_file() and source.name != LATEST:
+        return read_artifact(source)
+    run = resolve_run(source)
+    report = read_report(run)
+    wanted = TARGET_ORDER if target is None else (target,)
+    chosen = (d.choice for name in wanted for t, d in report.decisions.items() if t == name)
+    choice = next((c for c in chosen if c is not None), None)
+    candidate = next((c for c in report.candidates if c.name == choice), None)
+    if candidate is None or candidate.file is None:
+        raise EngineError(
+            f"{run.folder} chose no engine for {target or 'any target'}",
+            hint=f"see {run.folder / 'report.html'} for what to try next, "
+            f"or name an engine file in {run.engines}",
+        )
+    return read_artifact(run.folder / candidate.file)
