@@ -1,0 +1,125 @@
+"""Strict settings, shared by YAML files, the command line and Python."""
+
+from __future__ import annotations
+
+from pathlib import Path  # noqa: TC003 (pydantic reads the annotations)
+from typing import Annotated
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from raudo.errors import UsageError
+from raudo.records import Target  # noqa: TC001
+
+Percent = Annotated[float, Field(ge=0, le=100)]
+
+
+class Settings(BaseModel):
+    """Base of all settings: immutable, unknown keys are errors."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Gates(Settings):
+    """What a candidate must reach to be chosen for one target."""
+
+    speedup: Annotated[float, Field(gt=0)] = Field(
+        description="Lowest end-to-end speedup over the baseline"
+    )
+    map50_loss_percent: Percent = Field(
+        description="Highest loss of mAP@0.5, in percent of the baseline's"
+    )
+    map50_95_loss_percent: Percent | None = Field(
+        default=None, description="Highest loss of mAP@0.5:0.95, in percent; None does not gate it"
+    )
+    similarity_percent: Percent = Field(
+        default=98.0, description="Lowest F1 of the detections matched with the baseline's"
+    )
+
+
+def default_gates() -> dict[Target, Gates]:
+    """Return the gates of each target; `development` has none, it takes the baseline."""
+    return {
+        "production_cpu": Gates(speedup=1.5, map50_loss_percent=1.0),
+        "production_gpu": Gates(speedup=2.5, map50_loss_percent=2.0),
+        "edge": Gates(speedup=1.5, map50_loss_percent=1.0),
+    }
+
+
+class OptimizeSettings(Settings):
+    """All settings of a run; `raudo optimize --config FILE` reads them from YAML."""
+
+    model: Path = Field(description="The model file: a checkpoint or an ONNX detector")
+    data: Path | None = Field(default=None, description="Labelled data set that validation scores")
+    splits: tuple[str, ...] = Field(default=("val",), description="Splits that validation scores")
+    images: Path | None = Field(
+        default=None, description="Images or a video, to compare on where there are no labels"
+    )
+    calibration: Path | None = Field(
+        default=None, description="Data set or folder for INT8; None takes the data set's own"
+    )
+    calibration_split: str = Field(default="train", description="Split used for calibration")
+    calibration_images: Annotated[int, Field(gt=0)] = Field(
+        default=300, description="Most images to calibrate on"
+    )
+    size: tuple[int, int] | None = Field(
+        default=None, description="Input (height, width); None takes the model's own"
+    )
+    candidates: tuple[str, ...] = Field(
+        default=(), description="Names of the candidates to try; empty tries all"
+    )
+    targets: tuple[Target, ...] = Field(
+        default=(), description="Targets that the exit code speaks of; empty: production_cpu, "
+        "and production_gpu where there is a GPU"
+    )
+    gates: dict[Target, Gates] = Field(default_factory=default_gates)
+    output: Path = Field(default_factory=lambda: Path("runs"), description="Folder of the runs")
+    name: str | None = Field(default=None, description="Name of the run; None makes one")
+    timing_budget: Annotated[float, Field(gt=0)] = Field(
+        default=120.0, description="Most seconds to spend on timed rounds"
+    )
+    timeout: Annotated[float, Field(gt=0)] = Field(
+        default=300.0, description="Seconds after which an engine that does not answer has hung"
+    )
+    bootstrap: Annotated[int, Field(ge=100)] = Field(
+        default=1000, description="Resamples of the intervals"
+    )
+    seed: int = 0
+    trust_checkpoint: bool = Field(
+        default=False, description="Open a checkpoint even though it imports unknown code"
+    )
+
+
+def read_settings(file: Path | None, **overrides: object) -> OptimizeSettings:
+    """Read settings from a YAML file, and let the command line's values win.
+
+    Args:
+        file: A YAML file, or None.
+        overrides: Values by field name; None means not given.
+
+    Raises:
+        UsageError: The file is missing or not YAML, or a value is not valid.
+    """
+    values: dict[str, object] = {}
+    if file is not None:
+        try:
+            loaded = yaml.safe_load(file.read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+            raise UsageError(
+                f"cannot read the settings in {file}: {' '.join(str(error).split())}",
+                hint="it must be a YAML file; see 'raudo optimize --help'",
+            ) from error
+        if not isinstance(loaded, dict):
+            raise UsageError(
+                f"{file} holds no settings", hint="write `name: value` lines, such as `model: model.pt`"
+            )
+        values.update(loaded)
+    values.update({key: value for key, value in overrides.items() if value is not None})
+    try:
+        return OptimizeSettings.model_validate(values)
+    except ValidationError as error:
+        problem = error.errors()[0]
+        where = ".".join(str(part) for part in problem["loc"]) or "settings"
+        raise UsageError(
+            f"{where}: {problem['msg']}", hint="see 'raudo optimize --help' for what it takes"
+        ) from error
