@@ -1,0 +1,115 @@
+"""Fixtures that many tests share: the assets, the embedded sample, a tiny engine."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+
+from raudo.records import Letterbox, Spec
+
+if TYPE_CHECKING:
+    import onnx
+    from numpy.typing import NDArray
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+TINY_SIDE, TINY_CELL = 64, 16
+
+
+@pytest.fixture(scope="session")
+def assets() -> Path:
+    """Models, data sets and videos that are not part of the repository."""
+    folder = Path(os.environ.get("RAUDO_ASSETS", REPOSITORY.parent / "shared" / "assets"))
+    if not (folder / "models").is_dir():
+        pytest.skip(f"NO ASSETS: {folder} is absent; set RAUDO_ASSETS to the folder that has them")
+    return folder.resolve()
+
+
+@pytest.fixture(scope="session")
+def samples() -> Path:
+    """The embedded sample: model.pt, coco-mini/ and highway_960x540.mp4."""
+    return REPOSITORY / "samples"
+
+
+@pytest.fixture(scope="session")
+def tiny_spec() -> Spec:
+    """The spec of `tiny_onnx`."""
+    return Spec(
+        family="onnx",
+        height=TINY_SIDE,
+        width=TINY_SIDE,
+        classes=("blue", "green", "red"),
+        letterbox=Letterbox(),
+        output="dense",
+        nms_iou=0.5,
+    )
+
+
+@pytest.fixture(scope="session")
+def tiny_onnx(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An ONNX file that obeys the engine contract: 64x64, 16 anchors, 3 classes.
+
+    Each anchor is a cell of 16x16 pixels. Its score of class c is close to the mean of channel c
+    over the cell, divided by 255; its box is the cell, grown on each side by up to 4 pixels with
+    the best score. A stem of convolution and SiLU gives quantizers something to work on.
+    """
+    import onnx
+
+    path = tmp_path_factory.mktemp("tiny") / "tiny.onnx"
+    onnx.save(_tiny_model(), path)
+    return path
+
+
+def _tiny_model() -> onnx.ModelProto:
+    import onnx
+    from onnx import TensorProto, helper, numpy_helper
+
+    node = helper.make_node
+    constants = _tiny_constants()
+    nodes = [
+        node("Cast", ["images"], ["float"], to=TensorProto.FLOAT),
+        node("Transpose", ["float"], ["nchw"], perm=[0, 3, 1, 2]),
+        node("Mul", ["nchw", "unit"], ["scaled"]),
+        node("Conv", ["scaled", "stem"], ["features"], pads=[1, 1, 1, 1]),
+        node("Sigmoid", ["features"], ["gate"]),
+        node("Mul", ["features", "gate"], ["silu"]),
+        node("Conv", ["silu", "head"], ["cells"], strides=[TINY_CELL, TINY_CELL]),
+        node("Reshape", ["cells", "flat"], ["rows"]),
+        node("Transpose", ["rows"], ["scores"], perm=[0, 2, 1]),
+        node("ReduceMax", ["scores"], ["best"], axes=[2], keepdims=1),
+        node("Mul", ["best", "growth"], ["grown"]),
+        node("Add", ["grown", "grid"], ["boxes"]),
+    ]
+    anchors = (TINY_SIDE // TINY_CELL) ** 2
+    value = helper.make_tensor_value_info
+    images = value("images", TensorProto.UINT8, ["batch", TINY_SIDE, TINY_SIDE, 3])
+    boxes = value("boxes", TensorProto.FLOAT, ["batch", anchors, 4])
+    scores = value("scores", TensorProto.FLOAT, ["batch", anchors, 3])
+    weights = [numpy_helper.from_array(array, name) for name, array in constants.items()]
+    graph = helper.make_graph(nodes, "tiny", [images], [boxes, scores], weights)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    onnx.checker.check_model(model, full_check=True)
+    return model
+
+
+def _tiny_constants() -> dict[str, NDArray[np.float32] | NDArray[np.int64]]:
+    gain = 6.0  # far into the part where SiLU is the identity
+    stem = np.zeros((3, 3, 3, 3), np.float32)
+    head = np.zeros((3, 3, TINY_CELL, TINY_CELL), np.float32)
+    for channel in range(3):
+        stem[channel, channel, 1, 1] = gain
+        head[channel, channel] = 1 / (gain * TINY_CELL**2)
+    starts = np.arange(0, TINY_SIDE, TINY_CELL)
+    y, x = (axis.reshape(-1) for axis in np.meshgrid(starts, starts, indexing="ij"))
+    grid = np.stack([x, y, x + TINY_CELL, y + TINY_CELL], axis=1)[None]
+    return {
+        "unit": np.array(1 / 255, np.float32),
+        "stem": stem,
+        "head": head,
+        "flat": np.array([0, 3, -1], np.int64),
+        "growth": np.array([[[-4, -4, 4, 4]]], np.float32),
+        "grid": grid.astype(np.float32),
+    }
