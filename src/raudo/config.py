@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path  # noqa: TC003 (pydantic reads the annotations)
+from pathlib import Path
 from typing import Annotated
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from raudo.errors import UsageError
-from raudo.records import Target  # noqa: TC001
+from raudo.records import Target
 
 Percent = Annotated[float, Field(ge=0, le=100)]
 
@@ -69,8 +69,9 @@ class OptimizeSettings(Settings):
         default=(), description="Names of the candidates to try; empty tries all"
     )
     targets: tuple[Target, ...] = Field(
-        default=(), description="Targets that the exit code speaks of; empty: production_cpu, "
-        "and production_gpu where there is a GPU"
+        default=(),
+        description="Targets that the exit code speaks of; empty: production_cpu, "
+        "and production_gpu where there is a GPU",
     )
     gates: dict[Target, Gates] = Field(default_factory=default_gates)
     output: Path = Field(default_factory=lambda: Path("runs"), description="Folder of the runs")
@@ -111,7 +112,8 @@ def read_settings(file: Path | None, **overrides: object) -> OptimizeSettings:
             ) from error
         if not isinstance(loaded, dict):
             raise UsageError(
-                f"{file} holds no settings", hint="write `name: value` lines, such as `model: model.pt`"
+                f"{file} holds no settings",
+                hint="write lines such as `model: model.pt`",
             )
         values.update(loaded)
     values.update({key: value for key, value in overrides.items() if value is not None})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,6 +11,7 @@ import numpy as np
 
 from raudo import discover, images
 from raudo.backends.base import Outputs, Resources
+from raudo.machine import available_threads
 from raudo.records import Detections
 from raudo.workspace import find_engine
 
@@ -130,7 +131,7 @@ class Detector:
         selection: The default selection of `detect`.
     """
 
-    def __init__(self, engine: Engine, selection: Selection = Selection()) -> None:  # noqa: B008
+    def __init__(self, engine: Engine, selection: Selection = Selection()) -> None:
         self.engine = engine
         self.spec = engine.spec
         self.selection = selection
@@ -181,22 +182,31 @@ class Detector:
         self.close()
 
 
-def available_threads() -> int:
-    """Return the number of CPU cores that this process may use."""
-    try:
-        return len(os.sched_getaffinity(0))
-    except AttributeError:  # Windows, macOS
-        return os.cpu_count() or 1
-
-
 def open_artifact(
-    artifact: Artifact, resources: Resources | None = None, selection: Selection = Selection()  # noqa: B008
+    artifact: Artifact,
+    resources: Resources | None = None,
+    selection: Selection = Selection(),
+    *,
+    trust: bool = False,
 ) -> Detector:
-    """Load an engine file whose manifest was read."""
+    """Load an engine file whose manifest was read.
+
+    Args:
+        artifact: The engine file and its manifest.
+        resources: What the engine may use; None gives it all cores.
+        selection: The default selection of the detector.
+        trust: Open a checkpoint even though it imports unknown code.
+    """
     backend = discover.backend(artifact.manifest.backend)
     backend.require()
     if resources is None:
         resources = Resources(threads=available_threads())
+    if backend.made_from == "model":
+        from raudo.source import open_model
+
+        spec = artifact.manifest.spec
+        model = open_model(artifact.path, size=(spec.height, spec.width), trust=trust)
+        resources = replace(resources, model=model)
     return Detector(backend.open(artifact, resources), selection)
 
 
@@ -206,6 +216,7 @@ def load(
     target: str | None = None,
     confidence: float = 0.25,
     iou: float | None = None,
+    trust_checkpoint: bool = False,
 ) -> Detector:
     """Load an engine file, or what a run folder chose for a target.
 
@@ -215,9 +226,11 @@ def load(
             production_cpu, edge and development that passed.
         confidence: Lowest score that is kept.
         iou: NMS threshold; None takes the model family's own.
+        trust_checkpoint: Open a checkpoint even though it imports unknown code.
 
     Raises:
         EngineError: There is no engine, or its manifest does not fit.
     """
     artifact = find_engine(Path(source), target)
-    return open_artifact(artifact, selection=Selection(confidence=confidence, iou=iou))
+    selection = Selection(confidence=confidence, iou=iou)
+    return open_artifact(artifact, selection=selection, trust=trust_checkpoint)

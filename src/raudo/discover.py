@@ -29,9 +29,7 @@ FOLDERS = ("families", "backends", "passes", "metrics", "datasets", "reports")
 def names(folder: str) -> tuple[str, ...]:
     """Names of the plug-ins in one folder, sorted; imports none of them."""
     package = importlib.import_module(f"raudo.{folder}")
-    return tuple(
-        sorted(m.name for m in pkgutil.iter_modules(package.__path__) if m.name != "base")
-    )
+    return tuple(sorted(m.name for m in pkgutil.iter_modules(package.__path__) if m.name != "base"))
 
 
 @cache

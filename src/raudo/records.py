@@ -39,7 +39,9 @@ class Letterbox(Record):
     rounding: Literal["round", "floor"] = Field(
         default="round", description="How the scaled width and height become whole pixels"
     )
-    fill: Annotated[int, Field(ge=0, le=255)] = Field(default=114, description="Grey of the padding")
+    fill: Annotated[int, Field(ge=0, le=255)] = Field(
+        default=114, description="Grey of the padding"
+    )
 
 
 class Spec(Record):

@@ -1,4 +1,4 @@
-"""What a backend is: it turns ONNX (or a model) into the engine files of one runtime, and runs them.
+"""What a backend is: it makes the engine files of one runtime, and runs them.
 
 The base classes check, the children do: `Engine.run` validates, `_run` is ten lines.
 """
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from typing_extensions import Self
 
+    from raudo.families.base import Model
     from raudo.records import (
         Artifact,
         Machine,
@@ -40,11 +41,13 @@ class Variant:
         name: Unique within the backend; the candidate is called `<backend>-<name>`.
         precision: What is asked for; a pass that makes it is applied if one exists.
         options: Load options, kept in the manifest.
+        batches: Batch sizes worth trying for throughput.
     """
 
     name: str
     precision: Precision
     options: Mapping[str, OptionValue] = field(default_factory=dict)
+    batches: tuple[int, ...] = (1, 4)
 
 
 @dataclass(frozen=True)
@@ -55,13 +58,13 @@ class Resources:
         threads: CPU threads in all, shared among the streams.
         streams: Number of `run` calls that may be under way at once.
         batch: Largest batch that `run` will be given.
-        trust_checkpoint: Open a checkpoint even though it imports unknown code.
+        model: The loaded model, for backends that are `made_from` it.
     """
 
     threads: int = 1
     streams: int = 1
     batch: int = 1
-    trust_checkpoint: bool = False
+    model: Model | None = None
 
 
 @dataclass(frozen=True)
@@ -87,6 +90,9 @@ class Engine(ABC):
 
     def run(self, images: NDArray[np.uint8]) -> Outputs:
         """Run a batch.
+
+        The arrays returned may be the runtime's own memory: they hold until this thread's next
+        `run`.
 
         Args:
             images: uint8 [batch, height, width, 3], BGR, letterboxed.

@@ -1,0 +1,141 @@
+"""Describes the machine that measures, and notices what else keeps it busy."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import platform
+import shutil
+import subprocess
+from functools import cache
+from importlib import metadata
+from pathlib import Path
+
+import psutil
+
+from raudo.records import Machine
+
+ISA_FLAGS = {
+    "avx2": "AVX2",
+    "avx512f": "AVX-512",
+    "avx512_vnni": "AVX-512 VNNI",
+    "avx_vnni": "AVX-VNNI",
+    "avx512_bf16": "AVX-512 BF16",
+    "avx512_fp16": "AVX-512 FP16",
+    "amx_bf16": "AMX BF16",
+    "amx_int8": "AMX INT8",
+    "asimd": "NEON",
+    "asimddp": "NEON dot product",
+    "i8mm": "NEON INT8",
+    "bf16": "NEON BF16",
+}
+"""Flag in the CPU's own list -> the name that people know."""
+PACKAGES = (
+    "raudo",
+    "numpy",
+    "opencv-python-headless",
+    "onnx",
+    "torch",
+    "nncf",
+)
+DISTURBED_SHARE = 0.1
+
+
+def cpu_flags() -> frozenset[str]:
+    """Return the CPU's feature flags in Linux's spelling; empty where nothing tells."""
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith(("flags", "Features")):
+                return frozenset(line.partition(":")[2].split())
+    from numpy._core import _multiarray_umath as core  # type: ignore[attr-defined]
+
+    features: dict[str, bool] = getattr(core, "__cpu_features__", {})
+    return frozenset(name.lower() for name, present in features.items() if present)
+
+
+def gpu_names() -> tuple[str, ...]:
+    """Return the NVIDIA GPUs that the driver shows; empty without a driver."""
+    program = shutil.which("nvidia-smi")
+    if program is None:
+        return ()
+    query = [program, "--query-gpu=name", "--format=csv,noheader"]
+    try:
+        listed = subprocess.run(query, capture_output=True, text=True, timeout=20, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return ()
+    return tuple(listed.stdout.split("\n")[:-1]) if listed.returncode == 0 else ()
+
+
+def available_threads() -> int:
+    """Return the number of CPU cores that this process may use."""
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:  # Windows, macOS
+        return os.cpu_count() or 1
+
+
+def versions(*packages: str) -> dict[str, str]:
+    """Return the installed versions of some distributions, without those not installed."""
+    found = {}
+    for package in packages:
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            found[package] = metadata.version(package)
+    return found
+
+
+@cache
+def describe() -> Machine:
+    """Describe this machine."""
+    flags = cpu_flags()
+    return Machine(
+        cpu=_cpu_name(),
+        isa=tuple(title for flag, title in ISA_FLAGS.items() if flag in flags),
+        cores=available_threads(),
+        memory_bytes=psutil.virtual_memory().total,
+        system=f"{platform.system()} {platform.release()}",
+        python=platform.python_version(),
+        gpus=gpu_names(),
+        versions=versions(*PACKAGES),
+    )
+
+
+def _cpu_name() -> str:
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+class LoadMonitor:
+    """Measures which share of all cores *other* programs took between its start and `share`."""
+
+    def __init__(self) -> None:
+        self._all, self._own = _busy_seconds(), _own_seconds()
+        self._clock = _total_seconds()
+
+    def share(self) -> float:
+        """Return the share, 0 to 1."""
+        elapsed = _total_seconds() - self._clock
+        others = (_busy_seconds() - self._all) - (_own_seconds() - self._own)
+        return max(0.0, min(1.0, others / elapsed)) if elapsed > 0 else 0.0
+
+
+def _total_seconds() -> float:
+    return float(sum(psutil.cpu_times()[:8]))  # guest times, at the end, are counted in user time
+
+
+def _busy_seconds() -> float:
+    times = psutil.cpu_times()
+    return _total_seconds() - float(times.idle) - float(getattr(times, "iowait", 0.0))
+
+
+def _own_seconds() -> float:
+    """CPU time of this process and its living descendants."""
+    seconds = 0.0
+    me = psutil.Process()
+    for process in (me, *me.children(recursive=True)):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            times = process.cpu_times()
+            seconds += float(times.user) + float(times.system)
+    return seconds
