@@ -1,0 +1,192 @@
+"""Measures engines side by side: interleaved rounds, real images, stages timed apart.
+
+Absolute times are noise on a shared machine; a speedup is the median of per-round ratios, and each
+round times all engines on the same frames, one engine at a time while the others sleep.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from raudo.errors import RaudoError
+from raudo.machine import available_threads
+from raudo.records import Measurement, Percentiles, Speedup, Stage, Throughput
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from pathlib import Path
+
+    from raudo.worker import Worker
+
+log = logging.getLogger(__name__)
+
+WARM_UP_FRAMES = 2
+ROUND_SECONDS = 0.5
+MIN_ROUNDS = 10
+MAX_ROUNDS = 200
+RESAMPLES = 2000
+THROUGHPUT_SECONDS = 1.5
+KEPT_SAMPLES = 400
+
+Rounds = list[NDArray[np.float64]]
+"""Per round: seconds [frames, 3] of prepare, infer and select."""
+
+
+@dataclass(frozen=True)
+class TimingPlan:
+    """How long to time, and when it is enough.
+
+    Attributes:
+        budget: Most seconds for the rounds.
+        settled: Told the end-to-end speedups so far, tells whether more rounds would change no
+            verdict.
+        on_round: Called after each round with the rounds done and the seconds left.
+        seed: For the order of engines and the bootstrap.
+    """
+
+    budget: float
+    settled: Callable[[Mapping[str, Speedup]], bool]
+    on_round: Callable[[int, float], None] = lambda _rounds, _left: None
+    seed: int = 0
+
+
+@dataclass
+class Timings:
+    """What the rounds gave.
+
+    Attributes:
+        rounds: By engine.
+        failed: Reason by engine that did not last.
+    """
+
+    rounds: dict[str, Rounds] = field(default_factory=dict)
+    failed: dict[str, str] = field(default_factory=dict)
+
+
+def time_rounds(
+    workers: Mapping[str, Worker], baseline: str, frames: int, plan: TimingPlan
+) -> Timings:
+    """Time open engines in interleaved rounds until every gate is settled or the time is spent.
+
+    Args:
+        workers: By name; each has its engine open and its frames loaded.
+        baseline: The name that speedups are relative to.
+        frames: Number of frames that were loaded.
+        plan: How long, and when it is enough.
+    """
+    timings = Timings({name: [] for name in workers})
+    order = random.Random(plan.seed)  # noqa: S311 (an order, not a secret)
+    deadline = time.monotonic() + plan.budget
+    per_round = _frames_per_round(workers[baseline], frames)
+    for number in range(MAX_ROUNDS):
+        start = number * per_round
+        indices = [i % frames for i in range(start, start + per_round)]
+        names = [name for name in workers if name not in timings.failed]
+        order.shuffle(names)
+        for name in names:
+            _time_one(workers[name], indices, name, timings)
+        left = deadline - time.monotonic()
+        plan.on_round(number + 1, left)
+        if baseline in timings.failed or left <= 0:
+            break
+        if number + 1 >= MIN_ROUNDS and plan.settled(speedups(timings, baseline, plan.seed)):
+            break
+    return timings
+
+
+def _frames_per_round(worker: Worker, frames: int) -> int:
+    taken = worker.call("time", list(range(WARM_UP_FRAMES + 3)))[WARM_UP_FRAMES:]
+    typical = float(np.median([sum(stages) for stages in taken]))
+    return int(np.clip(ROUND_SECONDS / typical, 4, min(32, max(4, frames))))
+
+
+def _time_one(worker: Worker, indices: Sequence[int], name: str, timings: Timings) -> None:
+    try:
+        taken = worker.call("time", [*indices[:WARM_UP_FRAMES], *indices])
+    except RaudoError as error:
+        log.warning("%s failed while timed: %s", name, error)
+        timings.failed[name] = error.message
+    else:
+        timings.rounds[name].append(np.array(taken[WARM_UP_FRAMES:]))
+
+
+def speedups(
+    timings: Timings, baseline: str, seed: int, *, model_only: bool = False
+) -> dict[str, Speedup]:
+    """Return each engine's speedup over the baseline, with its 95 % bootstrap interval."""
+    if baseline in timings.failed:
+        return {}
+    reference = _round_medians(timings.rounds[baseline], model_only)
+    found = {}
+    for name, rounds in timings.rounds.items():
+        if name not in timings.failed:
+            ratios = reference[: len(rounds)] / _round_medians(rounds, model_only)[: len(reference)]
+            found[name] = ratio_interval(ratios, seed)
+    return found
+
+
+def _round_medians(rounds: Rounds, model_only: bool) -> NDArray[np.float64]:
+    return np.array([np.median(r[:, 1] if model_only else r.sum(axis=1)) for r in rounds])
+
+
+def ratio_interval(ratios: NDArray[np.float64], seed: int) -> Speedup:
+    """Return the median of per-round ratios and its 95 % bootstrap interval."""
+    picks = np.random.default_rng(seed).integers(0, len(ratios), (RESAMPLES, len(ratios)))
+    low, high = np.percentile(np.median(ratios[picks], axis=1), [2.5, 97.5])
+    return Speedup(median=float(np.median(ratios)), low=float(low), high=float(high))
+
+
+def percentiles(seconds: NDArray[np.float64]) -> Percentiles:
+    """Summarize seconds as milliseconds."""
+    p50, p90, p95, p99 = np.percentile(seconds * 1e3, [50, 90, 95, 99])
+    return Percentiles(
+        p50=float(p50),
+        p90=float(p90),
+        p95=float(p95),
+        p99=float(p99),
+        mean=float(seconds.mean() * 1e3),
+    )
+
+
+def summarize(
+    rounds: Rounds, decode: Sequence[float], load_seconds: float, peak_memory: int
+) -> Measurement:
+    """Turn one engine's rounds into its measurement, without speedups and throughput."""
+    taken = np.concatenate(rounds)
+    total = taken.sum(axis=1)
+    stages: dict[Stage, Percentiles] = {
+        "decode": percentiles(np.array(decode)),
+        "prepare": percentiles(taken[:, 0]),
+        "infer": percentiles(taken[:, 1]),
+        "select": percentiles(taken[:, 2]),
+        "end_to_end": percentiles(total),
+    }
+    thin = total[:: max(1, len(total) // KEPT_SAMPLES)]
+    return Measurement(
+        stages=stages,
+        rounds=len(rounds),
+        samples_ms=tuple(round(float(t) * 1e3, 3) for t in thin),
+        load_seconds=load_seconds,
+        peak_memory_bytes=peak_memory,
+    )
+
+
+def throughput(
+    worker: Worker, engine: Path, batches: Sequence[int], *, trust: bool
+) -> tuple[Throughput, ...]:
+    """Measure frames a second of one engine at several numbers of streams and batch sizes."""
+    threads = available_threads()
+    found = []
+    for streams in sorted({1, threads}):
+        for batch in batches:
+            worker.call("open", engine, threads, streams, batch, trust)
+            fps = worker.call("throughput", THROUGHPUT_SECONDS)
+            found.append(Throughput(streams=streams, batch=batch, fps=fps))
+    return tuple(found)

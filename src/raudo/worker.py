@@ -1,0 +1,343 @@
+"""Runs one engine in a process of its own: a crash, a hang or a lack of memory ends only that.
+
+`Worker` is the side that asks, `Station` the side that answers (`python -m raudo.worker`). They
+exchange pickled frames over the child's standard input and output.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import queue
+import signal
+import struct
+import subprocess
+import sys
+import threading
+import time
+import traceback
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any, BinaryIO
+
+from raudo.errors import RaudoError, WorkerError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from types import TracebackType
+
+    import numpy as np
+    from numpy.typing import NDArray
+    from typing_extensions import Self
+
+    from raudo.backends.base import Outputs
+    from raudo.detector import Detector
+    from raudo.records import Detections, PrecisionAudit
+
+FRAME = struct.Struct("<Q")
+GRACE_SECONDS = 5.0
+
+
+@dataclass(frozen=True)
+class Opened:
+    """What opening an engine told.
+
+    Attributes:
+        load_seconds: From the file to the first result.
+        audit: What the engine really executes.
+    """
+
+    load_seconds: float
+    audit: PrecisionAudit
+
+
+@dataclass(frozen=True)
+class Probe:
+    """What one image became at each stage of the runtime path.
+
+    Attributes:
+        prepared_sha256: Hash of the letterboxed bytes.
+        outputs: Raw outputs of the engine.
+        detections: In pixels of the image, at the default confidence.
+    """
+
+    prepared_sha256: str
+    outputs: Outputs
+    detections: Detections
+
+
+def _send(stream: BinaryIO | IO[bytes], message: object) -> None:
+    body = pickle.dumps(message, protocol=pickle.HIGHEST_PROTOCOL)
+    stream.write(FRAME.pack(len(body)) + body)
+    stream.flush()
+
+
+def _receive(stream: BinaryIO | IO[bytes]) -> Any:
+    head = stream.read(FRAME.size)
+    if len(head) < FRAME.size:
+        raise EOFError
+    (size,) = FRAME.unpack(head)
+    body = stream.read(size)
+    if len(body) < size:
+        raise EOFError
+    return pickle.loads(body)  # noqa: S301 (both ends are ours)
+
+
+class Worker:
+    """A process that runs one engine; a context manager.
+
+    Args:
+        name: What to call it in errors.
+        timeout: Seconds after which a call that was not answered counts as hung.
+        log: File that the process's own messages go to; None drops them.
+    """
+
+    def __init__(self, name: str, *, timeout: float = 300.0, log: Path | None = None) -> None:
+        self.name = name
+        self._timeout = timeout
+        self._log = log
+        self._replies: queue.Queue[Any] = queue.Queue()
+
+    def __enter__(self) -> Self:
+        errors = self._log.open("ab") if self._log else None
+        try:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "raudo.worker"],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=errors or subprocess.DEVNULL,
+            )
+        finally:
+            if errors:
+                errors.close()
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+        return self
+
+    def _read(self) -> None:
+        assert self._process.stdout is not None  # noqa: S101 (it is a pipe)
+        try:
+            while True:
+                self._replies.put(_receive(self._process.stdout))
+        except (EOFError, OSError, ValueError, pickle.UnpicklingError):
+            self._replies.put(None)
+
+    @property
+    def pid(self) -> int:
+        """The process id."""
+        return self._process.pid
+
+    def call(self, action: str, *arguments: Any) -> Any:
+        """Let the process do something, and return its answer.
+
+        Args:
+            action: Name of a public method of `Station`.
+            arguments: Its arguments.
+
+        Raises:
+            RaudoError: What the action itself raised.
+            WorkerError: The process died or did not answer in time; it is gone then.
+        """
+        assert self._process.stdin is not None  # noqa: S101 (it is a pipe)
+        try:
+            _send(self._process.stdin, (action, arguments))
+            reply = self._replies.get(timeout=self._timeout)
+        except queue.Empty:
+            self._process.kill()
+            raise WorkerError(
+                f"{self.name} gave no answer to '{action}' in {self._timeout:.0f} s",
+                hint="it hangs, or needs a longer --timeout",
+            ) from None
+        except OSError:
+            reply = None
+        if reply is None:
+            raise WorkerError(
+                f"{self.name} {self._death()} during '{action}'",
+                hint="the run's log has its last words",
+            )
+        done, value = reply
+        if done:
+            return value
+        raise value
+
+    def _death(self) -> str:
+        code = self._process.wait()
+        if code == -getattr(signal, "SIGKILL", 9):
+            return "was killed (out of memory?)"
+        if code < 0:
+            return f"crashed with {signal.Signals(-code).name}"
+        return f"ended with exit code {code}"
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        process = self._process
+        if process.stdin is not None:
+            try:
+                process.stdin.close()
+            except OSError:
+                process.kill()
+        try:
+            process.wait(GRACE_SECONDS)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        self._reader.join()
+        if process.stdout is not None:
+            process.stdout.close()
+
+
+class Station:
+    """The answering side: one engine, its detector and the frames it is timed on."""
+
+    def __init__(self) -> None:
+        self._detector: Detector | None = None
+        self._frames: list[NDArray[np.uint8]] = []
+        self._batch = 1
+        self._streams = 1
+
+    @property
+    def detector(self) -> Detector:
+        """The open detector."""
+        if self._detector is None:
+            raise WorkerError("no engine is open", hint="call 'open' first")
+        return self._detector
+
+    def open(self, engine: Path, threads: int, streams: int, batch: int, trust: bool) -> Opened:
+        """Load an engine file, closing the one before; times it up to its first result."""
+        import numpy as np
+
+        from raudo.backends.base import Resources
+        from raudo.detector import open_artifact
+        from raudo.workspace import read_artifact
+
+        if self._detector is not None:
+            self._detector.close()
+        artifact = read_artifact(engine)
+        start = time.perf_counter()
+        resources = Resources(threads=threads, streams=streams, batch=batch)
+        self._detector = open_artifact(artifact, resources, trust=trust)
+        spec = artifact.manifest.spec
+        self._detector.engine.run(np.zeros((batch, spec.height, spec.width, 3), np.uint8))
+        self._batch, self._streams = batch, streams
+        return Opened(time.perf_counter() - start, self._detector.engine.audit())
+
+    def load_frames(self, files: Sequence[Path]) -> list[float]:
+        """Decode images and keep them for timing; returns the seconds that each took."""
+        from raudo.images import decode
+
+        seconds = []
+        self._frames = []
+        for file in files:
+            start = time.perf_counter()
+            self._frames.append(decode(file))
+            seconds.append(time.perf_counter() - start)
+        return seconds
+
+    def time(self, indices: Sequence[int]) -> list[tuple[float, float, float]]:
+        """Detect in kept frames, one by one; returns seconds of prepare, infer and select."""
+        detector = self.detector
+        taken = []
+        for index in indices:
+            frame = self._frames[index % len(self._frames)]
+            start = time.perf_counter()
+            batch, fits = detector.prepare([frame])
+            prepared = time.perf_counter()
+            outputs = detector.engine.run(batch)
+            inferred = time.perf_counter()
+            detector.select(outputs, fits)
+            taken.append((prepared - start, inferred - prepared, time.perf_counter() - inferred))
+        return taken
+
+    def throughput(self, seconds: float) -> float:
+        """Detect in kept frames on all streams for a while; returns frames a second."""
+        frames = [self._frames[i % len(self._frames)] for i in range(self._batch)]
+        detector = self.detector
+
+        def work(deadline: float) -> int:
+            done = 0
+            while time.perf_counter() < deadline:
+                detector.detect_batch(frames)
+                done += len(frames)
+            return done
+
+        with ThreadPoolExecutor(self._streams) as pool:
+            list(pool.map(work, [0.0] * self._streams))
+            list(pool.map(lambda _: detector.detect_batch(frames), range(self._streams)))
+            start = time.perf_counter()
+            done = sum(pool.map(work, [start + seconds] * self._streams))
+        return done / (time.perf_counter() - start)
+
+    def evaluate(self, files: Sequence[Path]) -> list[Detections]:
+        """Detect in image files at the setting that mAP is computed at."""
+        from raudo.detector import EVALUATION, Detector
+
+        detector = Detector(self.detector.engine, EVALUATION)
+        return [detector.detect(file) for file in files]
+
+    def probe(self, files: Sequence[Path]) -> list[Probe]:
+        """Follow image files through every stage."""
+        import hashlib
+
+        from raudo.backends.base import Outputs
+        from raudo.images import decode
+
+        probes = []
+        for file in files:
+            batch, fits = self.detector.prepare([decode(file)])
+            raw = self.detector.engine.run(batch)
+            labels = None if raw.labels is None else raw.labels.copy()
+            outputs = Outputs(raw.boxes.copy(), raw.scores.copy(), labels)
+            digest = hashlib.sha256(batch.tobytes()).hexdigest()
+            probes.append(Probe(digest, outputs, self.detector.select(outputs, fits)[0]))
+        return probes
+
+    def peak_memory(self) -> int:
+        """Return the most memory that this process ever had resident, in bytes."""
+        if sys.platform == "linux":
+            # Not getrusage: a child starts with its parent's peak there.
+            for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
+                if line.startswith("VmHWM:"):
+                    return int(line.split()[1]) * 1024
+        import psutil
+
+        memory = psutil.Process().memory_info()
+        return int(getattr(memory, "peak_wset", memory.rss))
+
+
+def serve() -> None:
+    """Answer requests from standard input until it closes."""
+    # Libraries print to standard output; keep the channel for ourselves.
+    channel = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+    station = Station()
+    while True:
+        try:
+            action, arguments = _receive(sys.stdin.buffer)
+        except EOFError:
+            return
+        method: Callable[..., Any] = getattr(station, action)
+        try:
+            reply = (True, method(*arguments))
+        except RaudoError as error:
+            reply = (False, error)
+        except Exception as error:
+            traceback.print_exc()
+            said = (str(error).strip() or type(error).__name__).splitlines()[-1]
+            reply = (
+                False,
+                WorkerError(
+                    f"{type(error).__name__}: {said}", hint="the run's log has the traceback"
+                ),
+            )
+        _send(channel, reply)
+
+
+if __name__ == "__main__":
+    # A Ctrl-C in the terminal reaches the whole group: the parent decides what it means.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    serve()
