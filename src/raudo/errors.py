@@ -11,6 +11,8 @@ RaudoError                  exit code 2: the user can mend it, the hint says how
 
 from __future__ import annotations
 
+import functools
+
 
 class RaudoError(Exception):
     """An error with one line that says what is wrong and one that says what to do.
@@ -26,6 +28,10 @@ class RaudoError(Exception):
         super().__init__(message)
         self.message = message
         self.hint = hint
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """Errors travel between processes; a keyword-only argument needs help for that."""
+        return functools.partial(type(self), hint=self.hint), (self.message,)
 
 
 class UsageError(RaudoError):

@@ -1,4 +1,4 @@
-"""Runs one engine in a process of its own: a crash, a hang or a lack of memory ends only that.
+"""Makes or runs an engine in a process of its own: a crash, a hang, a lack of memory end only that.
 
 `Worker` is the side that asks, `Station` the side that answers (`python -m raudo.worker`). They
 exchange pickled frames over the child's standard input and output.
@@ -32,8 +32,9 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from raudo.backends.base import Outputs
+    from raudo.build import ModelFile, ModelInfo
     from raudo.detector import Detector
-    from raudo.records import Detections, PrecisionAudit
+    from raudo.records import Artifact, Detections, PrecisionAudit
 
 FRAME = struct.Struct("<Q")
 GRACE_SECONDS = 5.0
@@ -192,7 +193,7 @@ class Worker:
 
 
 class Station:
-    """The answering side: one engine, its detector and the frames it is timed on."""
+    """The answering side: makes engines, or runs one on the frames it is timed on."""
 
     def __init__(self) -> None:
         self._detector: Detector | None = None
@@ -206,6 +207,24 @@ class Station:
         if self._detector is None:
             raise WorkerError("no engine is open", hint="call 'open' first")
         return self._detector
+
+    def inspect(self, file: ModelFile) -> ModelInfo:
+        """Open a model file and tell what it is."""
+        from raudo.build import inspect_model
+
+        return inspect_model(file)
+
+    def write_onnx(self, file: ModelFile, path: Path) -> None:
+        """Write the contract ONNX file of a model."""
+        from raudo.build import write_onnx
+
+        write_onnx(file, path)
+
+    def build(self, *arguments: Any) -> Artifact:
+        """Make one engine file; see `raudo.build.build`."""
+        from raudo.build import build
+
+        return build(*arguments)
 
     def open(self, engine: Path, threads: int, streams: int, batch: int, trust: bool) -> Opened:
         """Load an engine file, closing the one before; times it up to its first result."""

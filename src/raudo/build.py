@@ -1,0 +1,181 @@
+"""Makes engine files and their manifests; heavy runtimes are imported here, so workers run it."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from raudo import discover, images
+from raudo.errors import EngineError, UsageError
+from raudo.machine import versions
+from raudo.plan import pass_for
+from raudo.records import Artifact, Manifest
+from raudo.source import open_model
+from raudo.workspace import engine_files, replacing, sha256, write_manifest
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from raudo.families.base import Model
+    from raudo.plan import Plan
+    from raudo.records import Calibration, Precision, PrecisionAudit, Spec
+
+
+@dataclass(frozen=True)
+class ModelFile:
+    """A model file, and how to open it.
+
+    Attributes:
+        path: The file.
+        size: Input (height, width) in pixels; None takes the model's own.
+        trust: Open a checkpoint even though it imports unknown code.
+    """
+
+    path: Path
+    size: tuple[int, int] | None = None
+    trust: bool = False
+
+    def open(self) -> Model:
+        """Load the model."""
+        return open_model(self.path, size=self.size, trust=self.trust)
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """What opening a model file told.
+
+    Attributes:
+        spec: The model's spec.
+        has_module: Whether it is a PyTorch module.
+        sha256: Of the file.
+    """
+
+    spec: Spec
+    has_module: bool
+    sha256: str
+
+
+@dataclass(frozen=True)
+class CalibrationSet:
+    """The images to calibrate on, and their record for the manifest."""
+
+    files: tuple[Path, ...]
+    record: Calibration
+
+
+def inspect_model(file: ModelFile) -> ModelInfo:
+    """Open a model file and tell what it is."""
+    model = file.open()
+    return ModelInfo(model.spec, model.module() is not None, sha256(file.path))
+
+
+def write_onnx(file: ModelFile, path: Path) -> None:
+    """Write the contract ONNX file of a model, whole or not at all."""
+    with replacing(path) as draft:
+        file.open().write_onnx(draft)
+
+
+def build(
+    plan: Plan,
+    file: ModelFile,
+    info: ModelInfo,
+    onnx: Path,
+    engine: Path,
+    calibration: CalibrationSet | None,
+) -> Artifact:
+    """Make the engine file of one candidate, and its manifest without the audit.
+
+    Args:
+        plan: The candidate.
+        file: The model that it comes from.
+        info: What the model is.
+        onnx: The model's contract ONNX file.
+        engine: Where the engine file will lie.
+        calibration: Images for a pass that needs them.
+
+    Raises:
+        RaudoError: It cannot be made; nothing half-written is left.
+    """
+    backend, quantizer = discover.backend(plan.backend), pass_for(plan.precision)
+    backend.require()
+    engine.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with tempfile.TemporaryDirectory(dir=engine.parent, prefix=".build-") as folder:
+            draft = Path(folder) / engine.name
+            if backend.made_from == "model":
+                shutil.copyfile(file.path, draft)
+            else:
+                graph = backend.read_graph(onnx)
+                if quantizer:
+                    quantizer.require()
+                    graph = quantizer.apply(graph, _prepared(calibration, info.spec))
+                backend.write_graph(graph, draft)
+            for made in reversed(engine_files(draft, backend.companions)):
+                made.replace(engine.with_name(made.name))
+    except OSError as error:
+        raise UsageError(
+            f"cannot write {engine}: {error.strerror or error}",
+            hint="choose another folder with --output, or make room there",
+        ) from error
+    files = engine_files(engine, backend.companions)
+    artifact = Artifact(
+        engine,
+        Manifest(
+            name=plan.name,
+            backend=plan.backend,
+            precision=plan.precision,
+            options=dict(plan.variant.options),
+            spec=info.spec,
+            source=file.path.name,
+            source_sha256=info.sha256,
+            files_sha256={f.name: sha256(f) for f in files},
+            calibration=calibration.record if calibration and quantizer else None,
+            versions=versions("raudo", *backend.modules, *(quantizer.modules if quantizer else ())),
+        ),
+    )
+    write_manifest(artifact)
+    return artifact
+
+
+def _prepared(calibration: CalibrationSet | None, spec: Spec) -> Sequence[NDArray[np.uint8]]:
+    files = calibration.files if calibration else ()
+    return [images.letterbox(images.decode(file), spec)[0][None] for file in files]
+
+
+def record_audit(artifact: Artifact, audit: PrecisionAudit) -> Artifact:
+    """Write into the manifest what a loaded engine really executes.
+
+    Raises:
+        EngineError: The engine does not execute the precision that was asked for.
+    """
+    if problem := precision_problem(artifact.manifest.precision, audit):
+        raise EngineError(
+            f"{artifact.manifest.name}: {problem}",
+            hint="the runtime replaced the precision; this engine is not what was asked for",
+        )
+    manifest = artifact.manifest.model_copy(update={"audit": audit})
+    audited = Artifact(artifact.path, manifest)
+    write_manifest(audited)
+    return audited
+
+
+def precision_problem(asked: Precision, audit: PrecisionAudit) -> str | None:
+    """Tell how what an engine executes differs from what was asked; None if it does not."""
+    if not audit.per_node:
+        return None
+    if not audit.found.get(asked):
+        return f"asked for {asked}, but no node runs in it (found {_listed(audit.found)})"
+    lower = [p for p in audit.found if asked in {"fp32", "tf32"} and p != asked]
+    return f"asked for {asked}, but found {_listed(audit.found)}" if lower else None
+
+
+def _listed(found: dict[str, int]) -> str:
+    return (
+        ", ".join(f"{count} in {precision}" for precision, count in sorted(found.items())) or "none"
+    )

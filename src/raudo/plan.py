@@ -1,0 +1,102 @@
+"""Which candidates there are for a model on this machine, and why one cannot be tried."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from raudo import discover
+from raudo.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from raudo.backends.base import Backend, Variant
+    from raudo.passes.base import Pass
+    from raudo.records import Machine, Precision
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One candidate: a backend in one of its variants."""
+
+    backend: str
+    variant: Variant
+
+    @property
+    def name(self) -> str:
+        """The candidate's name."""
+        return f"{self.backend}-{self.variant.name}"
+
+    @property
+    def precision(self) -> Precision:
+        """The precision that is asked for."""
+        return self.variant.precision
+
+    def engine_file(self, folder: Path) -> Path:
+        """Return where the candidate's engine lies in a run."""
+        return folder / f"{self.name}{discover.backend(self.backend).suffix}"
+
+
+def all_plans() -> tuple[Plan, ...]:
+    """Return every variant of every backend, the baseline's backend first."""
+
+    def rank(backend: Backend) -> tuple[bool, int, str]:
+        place = backend.baseline_rank
+        return place is None, place or 0, backend.name
+
+    ordered = sorted(discover.backends(), key=rank)
+    return tuple(Plan(backend.name, variant) for backend in ordered for variant in backend.variants)
+
+
+def choose(wanted: Sequence[str], baseline: str) -> tuple[Plan, ...]:
+    """Return the wanted candidates and the baseline; nothing wanted means all.
+
+    Raises:
+        UsageError: A wanted name is no candidate.
+    """
+    plans = all_plans()
+    known = [plan.name for plan in plans]
+    for name in wanted:
+        if name not in known:
+            raise UsageError(f"no candidate is called '{name}'", hint=f"known: {', '.join(known)}")
+    return tuple(p for p in plans if not wanted or p.name in wanted or p.name == baseline)
+
+
+def baseline_plan(has_module: bool) -> Plan:
+    """Return the plan that all others are compared to.
+
+    Args:
+        has_module: Whether the model is a PyTorch module.
+
+    Raises:
+        MissingDependencyError: No backend that could be the baseline is installed.
+    """
+    plans = [
+        plan
+        for plan in all_plans()
+        if (backend := discover.backend(plan.backend)).baseline_rank is not None
+        and (has_module or backend.made_from == "onnx")
+    ]
+    first = plans[0]
+    discover.backend(first.backend).require()
+    return first
+
+
+def pass_for(precision: Precision) -> Pass | None:
+    """Return the pass that makes a precision, or None if graphs have it by themselves."""
+    return next((p for p in discover.passes() if p.precision == precision), None)
+
+
+def obstacle(plan: Plan, machine: Machine, *, has_module: bool, calibrated: bool) -> str | None:
+    """Tell why a candidate cannot be tried; None if it can."""
+    backend, quantizer = discover.backend(plan.backend), pass_for(plan.precision)
+    missing = (*backend.missing(), *(quantizer.missing() if quantizer else ()))
+    if missing:
+        return f"not installed: {', '.join(missing)} (pip install 'raudo[{backend.extra}]')"
+    if backend.made_from == "model" and not has_module:
+        return "the model file holds no PyTorch module"
+    if quantizer and quantizer.needs_calibration and not calibrated:
+        return "no calibration images (give some with --calibration)"
+    return backend.unsupported(plan.variant, machine)
