@@ -1,0 +1,225 @@
+"""Checks what a machine can do before a run finds out halfway."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import sys
+import tempfile
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import psutil
+from pydantic import Field
+
+from raudo import discover, machine
+from raudo.records import Record
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from raudo.backends.base import Backend
+    from raudo.passes.base import Pass
+
+GIB = 1 << 30
+LOW_MEMORY = 4 * GIB
+LOW_DISK = 2 * GIB
+OLDEST_PYTHON = (3, 10)
+REQUIREMENT = re.compile(r"""^([\w.-]+)(?:\[([\w,\s-]+)\])?.*;.*\bextra\s*==\s*['"]([\w-]+)['"]""")
+FAST_INT8 = ("VNNI", "AMX INT8", "NEON dot product", "NEON INT8")
+FAST_BF16 = ("BF16",)
+
+
+class Check(Record):
+    """One line of the diagnosis."""
+
+    name: str
+    status: Literal["ok", "missing", "note"] = Field(
+        description="missing: the main job cannot run; note: something optional is not there"
+    )
+    found: str
+    hint: str = Field(default="", description="What to do about it; empty where all is well")
+
+
+def diagnose(output: Path = Path("runs")) -> tuple[Check, ...]:
+    """Check the machine and the installation.
+
+    Args:
+        output: The folder that runs would be written to.
+
+    Returns:
+        The checks; `is_ready` tells whether the main job can run.
+    """
+    return (
+        _python(),
+        _main_job(),
+        *(_plugin("backend", backend) for backend in discover.backends()),
+        *(_plugin("pass", quantizer) for quantizer in discover.passes()),
+        *(_family(family.title, family.extra) for family in discover.families()),
+        _reports(),
+        *_processor(),
+        _memory(),
+        _disk(output),
+        _writable(output),
+        _gpu(),
+        _video(),
+    )
+
+
+def is_ready(checks: Iterable[Check]) -> bool:
+    """Tell whether the main job, `raudo optimize`, can run."""
+    return all(check.status != "missing" for check in checks)
+
+
+def _python() -> Check:
+    version = ".".join(map(str, sys.version_info[:3]))
+    if sys.version_info[:2] >= OLDEST_PYTHON:
+        return Check(name="Python", status="ok", found=f"{version}, {sys.executable}")
+    oldest = ".".join(map(str, OLDEST_PYTHON))
+    hint = f"install Python {oldest} or newer and run setup_hu04 again"
+    return Check(name="Python", status="missing", found=version, hint=hint)
+
+
+def _main_job() -> Check:
+    """The baseline, and a faster engine to compare to it: less than that proves nothing."""
+    backends = discover.backends()
+    ranks = {b.baseline_rank: b for b in backends if b.baseline_rank is not None}
+    baseline = ranks[min(ranks)]
+    engines = [b.title for b in backends if b is not baseline and b.targets and not b.missing()]
+    lacking = [baseline.title] if baseline.missing() else []
+    if not engines:
+        lacking.append(f"any engine to compare with {baseline.title}")
+    if not lacking:
+        found = f"{baseline.title} against {', '.join(engines)}"
+        return Check(name="main job", status="ok", found=found)
+    hint = "run ./setup_hu04.sh (Windows: .\\setup_hu04.ps1)"
+    return Check(
+        name="main job", status="missing", found=f"lacks {' and '.join(lacking)}", hint=hint
+    )
+
+
+def _plugin(kind: str, plugin: Backend | Pass) -> Check:
+    name = f"{kind}: {plugin.title}"
+    if missing := plugin.missing():
+        return _not_installed(name, missing, plugin.extra)
+    distributions = metadata.packages_distributions()
+    owners = {d for module in plugin.modules for d in distributions.get(module, ())}
+    return Check(name=name, status="ok", found=_versions(owners) or "built in")
+
+
+def _family(title: str, extra: str) -> Check:
+    return _extra(f"family: {title}", extra)
+
+
+def _reports() -> Check:
+    return _extra("HTML report", "report")
+
+
+def _extra(name: str, extra: str) -> Check:
+    wanted = requirements(extra)
+    installed = machine.versions(*wanted)
+    if missing := tuple(sorted(wanted - installed.keys())):
+        return _not_installed(name, missing, extra)
+    return Check(name=name, status="ok", found=_versions(wanted))
+
+
+def requirements(extra: str) -> frozenset[str]:
+    """Return the distributions that an extra of raudo brings, those of nested extras included."""
+    declared = [REQUIREMENT.match(line) for line in metadata.requires("raudo") or ()]
+    found: set[str] = set()
+    for match in declared:
+        if match is None or match[3] != extra:
+            continue
+        if match[1] == "raudo":
+            nested = (match[2] or "").replace(" ", "").split(",")
+            found |= {name for inner in nested for name in requirements(inner)}
+        else:
+            found.add(match[1])
+    return frozenset(found)
+
+
+def _not_installed(name: str, missing: Iterable[str], extra: str | None) -> Check:
+    found = f"not installed: {', '.join(missing)}"
+    return Check(name=name, status="note", found=found, hint=f"pip install 'raudo[{extra}]'")
+
+
+def _versions(distributions: Iterable[str]) -> str:
+    return ", ".join(f"{k} {v}" for k, v in machine.versions(*sorted(distributions)).items())
+
+
+def _processor() -> tuple[Check, Check]:
+    described = machine.describe()
+    cpu = Check(name="CPU", status="ok", found=f"{described.cpu}, {described.cores} cores")
+    isa = ", ".join(described.isa) or "unknown"
+    slow = [
+        precision
+        for precision, sets in (("INT8", FAST_INT8), ("BF16", FAST_BF16))
+        if not any(name in isa for name in sets)
+    ]
+    hint = f"no instructions for {' and '.join(slow)}: expect less speedup from it" if slow else ""
+    return cpu, Check(
+        name="instruction sets", status="note" if slow else "ok", found=isa, hint=hint
+    )
+
+
+def _memory() -> Check:
+    memory = psutil.virtual_memory()
+    found = f"{memory.total / GIB:.1f} GiB, {memory.available / GIB:.1f} GiB free"
+    if memory.available >= LOW_MEMORY:
+        return Check(name="memory", status="ok", found=found)
+    hint = "close other programs; a run wants 4 GiB"
+    return Check(name="memory", status="note", found=found, hint=hint)
+
+
+def _nearest(folder: Path) -> Path:
+    """Return the folder, or the nearest one above it that exists."""
+    folder = folder.resolve()
+    return next(f for f in (folder, *folder.parents) if f.exists())
+
+
+def _disk(output: Path) -> Check:
+    free = shutil.disk_usage(_nearest(output)).free
+    found = f"{free / GIB:.1f} GiB free"
+    if free >= LOW_DISK:
+        return Check(name="disk", status="ok", found=found)
+    hint = "make room; a run wants 2 GiB for large models"
+    return Check(name="disk", status="note", found=found, hint=hint)
+
+
+def _writable(output: Path) -> Check:
+    name, folder = "output folder", _nearest(output)
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            return Check(name=name, status="ok", found=f"{output}{os.sep} can be written")
+    except OSError as error:
+        found = f"{folder} cannot be written: {error.strerror or error}"
+        return Check(name=name, status="missing", found=found, hint="work in another folder")
+
+
+def _gpu() -> Check:
+    gpus = machine.describe().gpus
+    if gpus:
+        return Check(name="NVIDIA GPU", status="ok", found=", ".join(gpus))
+    if shutil.which("nvidia-smi") is None:
+        found, hint = (
+            "none: no nvidia-smi",
+            "production_gpu is SKIPPED; with a GPU, install its driver",
+        )
+    else:
+        found, hint = "nvidia-smi shows none", "production_gpu is SKIPPED; check the NVIDIA driver"
+    return Check(name="NVIDIA GPU", status="note", found=found, hint=hint)
+
+
+def _video() -> Check:
+    import cv2
+
+    registry = cv2.videoio_registry
+    readers = [registry.getBackendName(reader) for reader in registry.getStreamBackends()]
+    decoders = [reader for reader in readers if reader not in {"CV_IMAGES", "CV_MJPEG"}]
+    found = f"OpenCV {cv2.__version__}: {', '.join(decoders) or 'no video decoder'}"
+    if decoders:
+        return Check(name="video", status="ok", found=found)
+    hint = "pip install --force-reinstall opencv-python-headless"
+    return Check(name="video", status="note", found=found, hint=hint)
