@@ -7,6 +7,7 @@ import re
 import shutil
 import sys
 import tempfile
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -18,7 +19,7 @@ from raudo import discover, machine
 from raudo.records import Record
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     from raudo.backends.base import Backend
     from raudo.passes.base import Pass
@@ -104,9 +105,14 @@ def _plugin(kind: str, plugin: Backend | Pass) -> Check:
     name = f"{kind}: {plugin.title}"
     if missing := plugin.missing():
         return _not_installed(name, missing, plugin.extra)
-    distributions = metadata.packages_distributions()
-    owners = {d for module in plugin.modules for d in distributions.get(module, ())}
+    owners = {owner for module in plugin.modules for owner in _owners().get(module, ())}
     return Check(name=name, status="ok", found=_versions(owners) or "built in")
+
+
+@cache
+def _owners() -> Mapping[str, list[str]]:
+    """Distributions by the module that they install."""
+    return metadata.packages_distributions()
 
 
 def _family(title: str, extra: str) -> Check:
