@@ -1,0 +1,116 @@
+"""The null backend: answers at once with canned outputs, so that what remains is raudo's own time.
+
+It is no deployment: no target takes it, and it has no variant for `optimize` to try.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from raudo.backends.base import Backend, Engine, Outputs
+from raudo.errors import EngineError
+from raudo.records import PrecisionAudit
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from raudo.backends.base import Resources
+    from raudo.records import Artifact, Spec
+
+ANCHORS_PER_OBJECT = 8
+"""Anchors that a detector without NMS in its graph typically lets fire on one object."""
+
+
+def canned(spec: Spec, *, anchors: int = 8400, objects: int = 12, seed: int = 0) -> Outputs:
+    """Make outputs as a detector gives them for one image with some objects in it.
+
+    Each object fires several neighbouring anchors of a dense engine, and one of a top-k engine;
+    all other scores lie far below any usual confidence.
+
+    Args:
+        spec: What the outputs must fit.
+        anchors: Number of anchors, or of k.
+        objects: Number of objects.
+        seed: Of the random numbers.
+    """
+    import numpy as np
+
+    random = np.random.default_rng(seed)
+    side = np.array([spec.width, spec.height], np.float32)
+    low = random.uniform(0, 0.8, (anchors, 2))
+    boxes = np.hstack([low, low + random.uniform(0.05, 0.2, (anchors, 2))]) * np.tile(side, 2)
+    each = ANCHORS_PER_OBJECT if spec.output == "dense" else 1
+    fired = random.choice(anchors, (objects, each), replace=False)
+    boxes[fired] = boxes[fired[:, :1]] + random.normal(0, 0.004, (objects, each, 4)) * side.mean()
+    kinds = random.integers(len(spec.classes), size=(objects, 1))
+    strong = random.uniform(0.3, 0.95, (objects, each))
+    if spec.output == "topk":
+        labels = random.integers(len(spec.classes), size=anchors)
+        scores = random.uniform(0, 0.01, anchors)
+        labels[fired], scores[fired] = kinds, strong
+        return Outputs(
+            boxes[None].astype(np.float32), scores[None].astype(np.float32), labels[None]
+        )
+    scores = random.uniform(0, 0.01, (anchors, len(spec.classes)))
+    scores[fired, kinds] = strong
+    return Outputs(boxes[None].astype(np.float32), scores[None].astype(np.float32))
+
+
+class NullEngine(Engine):
+    """Gives the same outputs for whatever image."""
+
+    def __init__(self, spec: Spec, outputs: Outputs) -> None:
+        super().__init__(spec)
+        self._outputs = outputs
+
+    def _run(self, images: NDArray[np.uint8]) -> Outputs:
+        one, batch = self._outputs, len(images)
+        if batch == 1:
+            return one
+        labels = None if one.labels is None else one.labels.repeat(batch, axis=0)
+        return Outputs(one.boxes.repeat(batch, axis=0), one.scores.repeat(batch, axis=0), labels)
+
+    def audit(self) -> PrecisionAudit:
+        """Tell that nothing is executed."""
+        return PrecisionAudit(note="canned outputs: nothing is executed")
+
+
+class NullBackend(Backend):
+    """Reads canned outputs from a NumPy archive."""
+
+    name = "null"
+    title = "Null (measures the harness)"
+    format = "null"
+    suffix = ".npz"
+    modules = ()
+    extra = None
+    variants = ()
+    targets = ()
+
+    def write_graph(self, graph: Any, path: Path) -> None:
+        """Write `Outputs` of one image as an engine file."""
+        import numpy as np
+
+        tensors = {"boxes": graph.boxes, "scores": graph.scores, "labels": graph.labels}
+        np.savez(path, **{name: value for name, value in tensors.items() if value is not None})
+
+    def open(self, artifact: Artifact, resources: Resources) -> Engine:
+        """Load canned outputs."""
+        import zipfile
+
+        import numpy as np
+
+        del resources
+        try:
+            with np.load(artifact.path, allow_pickle=False) as tensors:
+                labels = tensors.get("labels")
+                outputs = Outputs(tensors["boxes"], tensors["scores"], labels)
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+            raise EngineError(
+                f"{artifact.path} holds no canned outputs: {error}",
+                hint="write it with NullBackend.write_graph",
+            ) from error
+        return NullEngine(artifact.manifest.spec, outputs)
