@@ -46,30 +46,32 @@ def draw(
     unit = max(height, width) / 640
     limits = np.array([width, height, width, height], np.float32)
     corners = np.clip(np.nan_to_num(detections.boxes), 0, limits - 1).round().astype(int)
-    for index in range(len(detections) - 1, -1, -1):
+    worst_first = range(len(detections) - 1, -1, -1)
+    for index in worst_first:
+        tint = colour(int(detections.labels[index]))
+        left, top, right, bottom = corners[index].tolist()
+        cv2.rectangle(canvas, (left, top), (right, bottom), tint, max(1, round(1.8 * unit)))
+    for index in worst_first:  # labels last: no box crosses one out
         label = int(detections.labels[index])
         name = plain_text(classes[label]) if label < len(classes) else f"class {label}"
-        text = f"{name} {detections.scores[index]:.2f}"
-        _draw_one(canvas, corners[index].tolist(), text, colour(label), unit)
+        corner = corners[index, :2].tolist()
+        _label(canvas, corner, f"{name} {detections.scores[index]:.2f}", colour(label), unit)
     return canvas
 
 
-def _draw_one(
-    canvas: NDArray[np.uint8], corners: Sequence[int], text: str, tint: Colour, unit: float
+def _label(
+    canvas: NDArray[np.uint8], corner: Sequence[int], text: str, tint: Colour, unit: float
 ) -> None:
-    left, top, right, bottom = corners
-    thickness = max(1, round(1.8 * unit))
-    cv2.rectangle(canvas, (left, top), (right, bottom), tint, thickness)
+    left, top = corner
     scale = max(0.35, 0.42 * unit)
     stroke = max(1, round(0.7 * unit))
-    (text_width, text_height), descent = cv2.getTextSize(text, _FONT, scale, stroke)
+    (width, height), descent = cv2.getTextSize(text, _FONT, scale, stroke)
     pad = max(2, round(3 * unit))
-    tall = text_height + descent + pad
+    tall = height + descent + pad
     # Above the box where there is room, else inside it; and never past the image's right edge.
     low = top if top >= tall else min(top + tall, canvas.shape[0])
-    start = max(0, min(left - thickness // 2, canvas.shape[1] - text_width - 2 * pad))
-    end = (start + text_width + 2 * pad, low)
-    cv2.rectangle(canvas, (start, low - tall), end, tint, cv2.FILLED)
+    start = max(0, min(left, canvas.shape[1] - width - 2 * pad))
+    cv2.rectangle(canvas, (start, low - tall), (start + width + 2 * pad, low), tint, cv2.FILLED)
     at = (start + pad, low - descent - pad // 2)
     cv2.putText(canvas, text, at, _FONT, scale, ink_on(tint), stroke, cv2.LINE_AA)
 
