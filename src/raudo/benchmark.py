@@ -9,21 +9,24 @@ from __future__ import annotations
 import logging
 import random
 import time
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field
 
-from raudo.errors import RaudoError
-from raudo.machine import available_threads
-from raudo.records import Measurement, Percentiles, Speedup, Stage, Throughput
+from raudo import discover
+from raudo.errors import RaudoError, WorkerError
+from raudo.machine import LoadMonitor, available_threads
+from raudo.records import Measurement, Percentiles, Record, Speedup, Stage, Throughput
+from raudo.worker import Worker
+from raudo.workspace import read_artifact
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
-
-    from raudo.worker import Worker
 
 log = logging.getLogger(__name__)
 
@@ -34,6 +37,7 @@ MAX_ROUNDS = 200
 RESAMPLES = 2000
 THROUGHPUT_SECONDS = 1.5
 KEPT_SAMPLES = 400
+TIMED_FRAMES = 16
 
 Rounds = list[NDArray[np.float64]]
 """Per round: seconds [frames, 3] of prepare, infer and select."""
@@ -48,13 +52,30 @@ class TimingPlan:
         settled: Told the end-to-end speedups so far, tells whether more rounds would change no
             verdict.
         on_round: Called after each round with the rounds done and the seconds left.
+        on_throughput: Called with an engine's name before its throughput is measured.
         seed: For the order of engines and the bootstrap.
     """
 
     budget: float
     settled: Callable[[Mapping[str, Speedup]], bool]
     on_round: Callable[[int, float], None] = lambda _rounds, _left: None
+    on_throughput: Callable[[str], None] = lambda _name: None
     seed: int = 0
+
+
+@dataclass(frozen=True)
+class WorkerOptions:
+    """How to run the workers.
+
+    Attributes:
+        timeout: Seconds after which an engine that does not answer has hung.
+        trust: Open a checkpoint even though it imports unknown code.
+        log: File that the workers' own messages go to; None drops them.
+    """
+
+    timeout: float = 300.0
+    trust: bool = False
+    log: Path | None = None
 
 
 @dataclass
@@ -178,15 +199,115 @@ def summarize(
     )
 
 
-def throughput(
-    worker: Worker, engine: Path, batches: Sequence[int], *, trust: bool
-) -> tuple[Throughput, ...]:
+class Timed(Record):
+    """What timing a set of engines side by side gave."""
+
+    measurements: dict[str, Measurement]
+    failed: dict[str, str] = Field(description="Reason by engine that did not last")
+    other_load: float = Field(description="Share of all cores that other programs took")
+
+
+def benchmark(
+    engines: Mapping[str, Path],
+    baseline: str,
+    files: Sequence[Path],
+    plan: TimingPlan,
+    options: WorkerOptions,
+) -> Timed:
+    """Open engines, each in its own process, and time them side by side.
+
+    Args:
+        engines: Engine file by name.
+        baseline: The name that speedups are relative to.
+        files: Images to time on; a few of them, evenly spaced, are kept in memory.
+        plan: How long, and when it is enough.
+        options: How to run the workers.
+
+    Raises:
+        WorkerError: The baseline did not last.
+    """
+    frames = files[:: max(1, -(-len(files) // TIMED_FRAMES))]
+    with ExitStack() as stack:
+        workers = {
+            name: stack.enter_context(Worker(name, timeout=options.timeout, log=options.log))
+            for name in engines
+        }
+        opened, failed = _open_all(workers, engines, frames, options)
+        if baseline not in opened:
+            raise WorkerError(
+                f"the baseline {baseline} failed: {failed[baseline]}",
+                hint="nothing can be compared without it; the run's log says more",
+            )
+        load = LoadMonitor()
+        timings = time_rounds({n: workers[n] for n in opened}, baseline, len(frames), plan)
+        other_load = load.share()
+        failed.update(timings.failed)
+        measurements = {}
+        ratios = speedups(timings, baseline, plan.seed)
+        model_ratios = speedups(timings, baseline, plan.seed, model_only=True)
+        for name in ratios:
+            plan.on_throughput(name)
+            try:
+                measurements[name] = _finish(
+                    workers[name], engines[name], timings.rounds[name], opened[name], options
+                ).model_copy(update={"speedup": ratios[name], "speedup_model": model_ratios[name]})
+            except RaudoError as error:
+                failed[name] = error.message
+    if baseline not in measurements:
+        raise WorkerError(
+            f"the baseline {baseline} failed: {failed[baseline]}",
+            hint="nothing can be compared without it; the run's log says more",
+        )
+    return Timed(measurements=measurements, failed=failed, other_load=other_load)
+
+
+def _open_all(
+    workers: Mapping[str, Worker],
+    engines: Mapping[str, Path],
+    frames: Sequence[Path],
+    options: WorkerOptions,
+) -> tuple[dict[str, tuple[float, list[float]]], dict[str, str]]:
+    """Open every engine; returns (load seconds, decode seconds) by name, and the failures."""
+    opened, failed = {}, {}
+    for name, worker in workers.items():
+        try:
+            told = worker.call("open", engines[name], available_threads(), 1, 1, options.trust)
+            opened[name] = (told.load_seconds, worker.call("load_frames", frames))
+        except RaudoError as error:
+            log.warning("%s failed to open: %s", name, error)
+            failed[name] = error.message
+    return opened, failed
+
+
+def _finish(
+    worker: Worker,
+    engine: Path,
+    rounds: Rounds,
+    opened: tuple[float, list[float]],
+    options: WorkerOptions,
+) -> Measurement:
+    """Summarize one engine's rounds, and measure its throughput."""
+    load_seconds, decode = opened
+    measured = summarize(rounds, decode, load_seconds, worker.call("peak_memory"))
+    return measured.model_copy(update={"throughput": throughput(worker, engine, options)})
+
+
+def throughput(worker: Worker, engine: Path, options: WorkerOptions) -> tuple[Throughput, ...]:
     """Measure frames a second of one engine at several numbers of streams and batch sizes."""
     threads = available_threads()
+    manifest = read_artifact(engine).manifest
+    batches = next(
+        (
+            variant.batches
+            for variant in discover.backend(manifest.backend).variants
+            if manifest.name == f"{manifest.backend}-{variant.name}"
+        ),
+        (1,),
+    )
     found = []
     for streams in sorted({1, threads}):
         for batch in batches:
-            worker.call("open", engine, threads, streams, batch, trust)
+            worker.call("open", engine, threads, streams, batch, options.trust)
             fps = worker.call("throughput", THROUGHPUT_SECONDS)
             found.append(Throughput(streams=streams, batch=batch, fps=fps))
     return tuple(found)

@@ -91,12 +91,55 @@ class OptimizeSettings(Settings):
     )
 
 
+def dump_settings(settings: OptimizeSettings) -> str:
+    """Return settings as YAML that `read_settings` reads from any folder."""
+    paths = ("model", "data", "images", "calibration", "output")
+    whole = {name: getattr(settings, name) for name in paths}
+    absolute = {name: path.absolute() for name, path in whole.items() if path is not None}
+    return yaml.safe_dump(
+        settings.model_copy(update=absolute).model_dump(mode="json", exclude_none=True),
+        sort_keys=False,
+        allow_unicode=True,
+    )
+
+
+def _merged_gates(given: object, assignments: object) -> dict[str, object]:
+    """Lay the gates that a user gives over the default ones, bound by bound."""
+    merged: dict[str, object] = {t: g.model_dump() for t, g in default_gates().items()}
+    layers: list[tuple[str, object]] = []
+    if isinstance(given, dict):
+        layers.extend(given.items())
+    elif given is not None:
+        raise UsageError("gates: not a mapping", hint="write `gates: {production_cpu: {...}}`")
+    if isinstance(assignments, list | tuple):
+        layers.extend(_parse_gate(str(text)) for text in assignments)
+    for target, bounds in layers:
+        before = merged.get(target, {})
+        if isinstance(before, dict) and isinstance(bounds, dict):
+            merged[target] = before | bounds
+        else:
+            merged[target] = bounds
+    return merged
+
+
+def _parse_gate(text: str) -> tuple[str, dict[str, str]]:
+    path, equals, bound = text.partition("=")
+    target, dot, gate = path.partition(".")
+    if not (equals and dot and gate and bound):
+        raise UsageError(
+            f"--gate {text}: not of the form TARGET.GATE=BOUND",
+            hint="for instance --gate production_cpu.speedup=2",
+        )
+    return target.strip(), {gate.strip(): bound.strip()}
+
+
 def read_settings(file: Path | None, **overrides: object) -> OptimizeSettings:
     """Read settings from a YAML file, and let the command line's values win.
 
     Args:
         file: A YAML file, or None.
-        overrides: Values by field name; None means not given.
+        overrides: Values by field name; None means not given. `gate_assignments` holds texts
+            such as `production_cpu.speedup=2`.
 
     Raises:
         UsageError: The file is missing or not YAML, or a value is not valid.
@@ -116,7 +159,9 @@ def read_settings(file: Path | None, **overrides: object) -> OptimizeSettings:
                 hint="write lines such as `model: model.pt`",
             )
         values.update(loaded)
+    assignments = overrides.pop("gate_assignments", None) or ()
     values.update({key: value for key, value in overrides.items() if value is not None})
+    values["gates"] = _merged_gates(values.get("gates"), assignments)
     try:
         return OptimizeSettings.model_validate(values)
     except ValidationError as error:

@@ -62,6 +62,13 @@ def decide(
     return decisions
 
 
+def asked_targets(targets: Sequence[Target], *, has_gpu: bool) -> tuple[Target, ...]:
+    """Return the targets that the exit code speaks of: those asked for, or the usual ones."""
+    if targets:
+        return tuple(targets)
+    return ("production_cpu", "production_gpu") if has_gpu else ("production_cpu",)
+
+
 def exit_code(decisions: Mapping[Target, Decision], targets: Iterable[Target]) -> int:
     """Return 0 if nothing fails, 1 if a gate failed, 3 if the most that is left is open.
 

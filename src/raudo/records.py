@@ -20,6 +20,7 @@ Status = Literal["OK", "FAILED", "SKIPPED"]
 Stage = Literal["decode", "prepare", "infer", "select", "end_to_end"]
 OptionValue = bool | int | float | str
 
+PRECISIONS: tuple[Precision, ...] = ("fp32", "tf32", "fp16", "bf16", "int8")
 TARGETS: tuple[Target, ...] = ("development", "production_cpu", "production_gpu", "edge")
 STAGES: tuple[Stage, ...] = ("decode", "prepare", "infer", "select", "end_to_end")
 MAX_SIDE = 16384

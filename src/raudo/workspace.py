@@ -139,6 +139,11 @@ class Run:
         return self.folder / "pictures"
 
     @property
+    def settings(self) -> Path:
+        """The settings that the run was started with."""
+        return self.folder / "settings.yaml"
+
+    @property
     def log(self) -> Path:
         """The log file."""
         return self.folder / "raudo.log"
@@ -214,6 +219,21 @@ def resolve_run(path: Path) -> Run:
     if not path.is_dir():
         raise EngineError(f"no such run folder: {path}", hint="make one with 'raudo optimize'")
     return Run(path.resolve())
+
+
+def settings_to_resume(parent: Path, name: str | None) -> Path:
+    """Return the settings file of a run to go on with: a named one, or the latest.
+
+    Raises:
+        EngineError: There is no such run.
+    """
+    settings = resolve_run(parent / (name or LATEST)).settings
+    if not settings.is_file():
+        raise EngineError(
+            f"{settings.parent} holds no settings to go on with",
+            hint="start a new run with 'raudo optimize MODEL'",
+        )
+    return settings
 
 
 def read_report(run: Run) -> Report:

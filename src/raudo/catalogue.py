@@ -1,0 +1,47 @@
+"""What `raudo list` shows: every plug-in, and whether it can be used here."""
+
+from __future__ import annotations
+
+from raudo import discover
+from raudo.records import Record
+
+
+class Entry(Record):
+    """One plug-in."""
+
+    kind: str
+    name: str
+    title: str
+    gives: tuple[str, ...] = ()
+    missing: tuple[str, ...] = ()
+
+
+def catalogue() -> tuple[Entry, ...]:
+    """Return all plug-ins."""
+    backends = (
+        Entry(
+            kind="backend",
+            name=b.name,
+            title=b.title,
+            gives=tuple(f"{b.name}-{v.name}" for v in b.variants),
+            missing=b.missing(),
+        )
+        for b in discover.backends()
+    )
+    passes = (
+        Entry(kind="pass", name=p.name, title=p.title, gives=(p.precision,), missing=p.missing())
+        for p in discover.passes()
+    )
+    families = (Entry(kind="family", name=f.name, title=f.title) for f in discover.families())
+    formats = (
+        Entry(kind="data set", name=d.name, title=d.title) for d in discover.dataset_formats()
+    )
+    metrics = (
+        Entry(kind="metric", name=name, title=discover.metric(name).title)
+        for name in discover.names("metrics")
+    )
+    reports = (
+        Entry(kind="report", name=r.name, title=f"report{r.suffix}")
+        for r in discover.report_formats()
+    )
+    return (*families, *backends, *passes, *formats, *metrics, *reports)

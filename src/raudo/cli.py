@@ -1,0 +1,318 @@
+"""The command line: parse -> call -> print; no logic.
+
+Heavy imports stand inside the commands, so that `raudo --help` answers at once.
+
+Exit codes: 0 pass, 1 a gate failed, 2 wrong usage or bad input, 3 inconclusive, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from raudo.errors import RaudoError, UsageError
+
+EXIT_USAGE, EXIT_INTERRUPTED = 2, 130
+
+
+class Commands(TyperGroup):
+    """The commands; errors become one line, a hint and an exit code."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command that was typed."""
+        try:
+            return super().invoke(ctx)
+        except RaudoError as error:
+            typer.echo(f"error: {error.message}\nhint: {error.hint}", err=True)
+            raise typer.Exit(error.exit_code) from error
+        except KeyboardInterrupt as error:
+            typer.echo("interrupted; 'raudo optimize --resume' goes on with a run", err=True)
+            raise typer.Exit(EXIT_INTERRUPTED) from error
+
+
+app = typer.Typer(
+    cls=Commands,
+    name="raudo",
+    help="Turns a trained detector into the fastest deployment proven to detect as well.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
+Trust = Annotated[
+    bool,
+    typer.Option("--trust-checkpoint", help="Open a checkpoint that imports unknown code."),
+]
+Size = Annotated[
+    str | None, typer.Option(help="Input size, HEIGHTxWIDTH or one side; default: the model's.")
+]
+Splits = Annotated[str, typer.Option(help="Splits to score on, with commas.")]
+Timeout = Annotated[float, typer.Option(help="Seconds after which an engine counts as hung.")]
+Engines = Annotated[list[Path], typer.Argument(help="Engine files, each with its manifest.")]
+Reference = Annotated[
+    Path | None,
+    typer.Option("--model", help="The model to compare with; default: the first engine."),
+]
+
+
+def parse_size(text: str | None) -> tuple[int, int] | None:
+    """Read `480x640`, or `640` for a square, as (height, width)."""
+    if text is None:
+        return None
+    sides = text.lower().split("x")
+    if not 1 <= len(sides) <= 2 or not all(side.isdecimal() for side in sides):
+        raise UsageError(f"--size {text}: not HEIGHTxWIDTH", hint="for instance --size 480x640")
+    return int(sides[0]), int(sides[-1])
+
+
+def words(text: str | None) -> tuple[str, ...] | None:
+    """Split a list with commas; None stays None."""
+    if text is None:
+        return None
+    return tuple(word.strip() for word in text.split(",") if word.strip())
+
+
+@app.command()
+def optimize(
+    model: Annotated[Path | None, typer.Argument(help="Checkpoint (.pt) or ONNX file.")] = None,
+    *,
+    data: Annotated[Path | None, typer.Option(help="Labelled data set to score on.")] = None,
+    splits: Annotated[str | None, typer.Option(help="Splits to score on, with commas.")] = None,
+    images: Annotated[
+        Path | None, typer.Option(help="Images or a video, where there are no labels.")
+    ] = None,
+    calibration: Annotated[
+        Path | None, typer.Option(help="Data set or folder of images for INT8.")
+    ] = None,
+    calibration_split: Annotated[
+        str | None, typer.Option(help="Its split; default: train.")
+    ] = None,
+    size: Size = None,
+    only: Annotated[
+        str | None, typer.Option(help="Candidates to try, with commas; see 'raudo list'.")
+    ] = None,
+    target: Annotated[
+        list[str] | None, typer.Option(help="Target that the exit code speaks of; repeatable.")
+    ] = None,
+    gate: Annotated[list[str] | None, typer.Option(help="TARGET.GATE=BOUND, repeatable.")] = None,
+    config: Annotated[Path | None, typer.Option(help="YAML file with settings.")] = None,
+    output: Annotated[Path | None, typer.Option(help="Folder of the runs; default: runs.")] = None,
+    name: Annotated[str | None, typer.Option(help="Name of the run.")] = None,
+    timing_budget: Annotated[
+        float | None, typer.Option(help="Most seconds for timed rounds.")
+    ] = None,
+    timeout: Annotated[
+        float | None, typer.Option(help="Seconds after which an engine counts as hung.")
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with a run.")] = False,
+    trust_checkpoint: Trust = False,
+    json: Json = False,
+) -> None:
+    """Export, quantize, measure, validate, decide and report, for every engine there is."""
+    from raudo import console
+    from raudo.config import read_settings
+    from raudo.decide import asked_targets, exit_code
+    from raudo.pipeline import optimize as run_pipeline
+    from raudo.workspace import settings_to_resume
+
+    settings = read_settings(
+        settings_to_resume(output or Path("runs"), name) if resume else config,
+        model=model,
+        data=data,
+        splits=words(splits),
+        images=images,
+        calibration=calibration,
+        calibration_split=calibration_split,
+        size=parse_size(size),
+        candidates=words(only),
+        targets=tuple(target) if target else None,
+        gate_assignments=gate,
+        output=output,
+        name=name,
+        timing_budget=timing_budget,
+        timeout=timeout,
+        trust_checkpoint=trust_checkpoint or None,
+    )
+    with console.ProgressListener() as listener:
+        report, run = run_pipeline(settings, listener)
+    if json:
+        typer.echo(report.model_dump_json(indent=2))
+    else:
+        console.show_report(report, str(run.folder / "report.html"))
+    targets = asked_targets(settings.targets, has_gpu=bool(report.machine.gpus))
+    raise typer.Exit(exit_code(report.decisions, targets))
+
+
+@app.command()
+def export(
+    model: Annotated[Path, typer.Argument(help="Checkpoint (.pt) or ONNX file.")],
+    *,
+    to: Annotated[str, typer.Option(help="Formats, with commas; see 'raudo list'.")] = "onnx",
+    precision: Annotated[str, typer.Option(help="Precisions, with commas.")] = "fp32",
+    output: Annotated[Path, typer.Option(help="Folder for the engines.")] = Path("models"),
+    calibration: Annotated[
+        Path | None, typer.Option(help="Data set or folder of images for INT8.")
+    ] = None,
+    calibration_split: Annotated[str, typer.Option(help="Its split.")] = "train",
+    size: Size = None,
+    timeout: Timeout = 600.0,
+    trust_checkpoint: Trust = False,
+    json: Json = False,
+) -> None:
+    """Write engine files with their manifests."""
+    from raudo import console
+    from raudo.build import ModelFile
+    from raudo.export import ExportRequest, parse_precisions
+    from raudo.export import export as run_export
+
+    request = ExportRequest(
+        file=ModelFile(model, parse_size(size), trust_checkpoint),
+        formats=words(to) or (),
+        precisions=parse_precisions(words(precision) or ()),
+        output=output,
+        calibration=calibration,
+        calibration_split=calibration_split,
+        timeout=timeout,
+    )
+    with console.ProgressListener() as listener:
+        results = run_export(request, listener)
+    console.show_records(results, as_json=json)
+    raise typer.Exit(0 if all(r.status == "OK" for r in results) else EXIT_USAGE)
+
+
+@app.command()
+def benchmark(
+    engines: Engines,
+    *,
+    model: Reference = None,
+    images: Annotated[Path, typer.Option(help="Image, folder, data set or video to time on.")],
+    budget: Annotated[float, typer.Option(help="Most seconds for timed rounds.")] = 60.0,
+    speedup: Annotated[float, typer.Option(help="Gate: lowest speedup.")] = 1.5,
+    timeout: Timeout = 300.0,
+    trust_checkpoint: Trust = False,
+    json: Json = False,
+) -> None:
+    """Time engines side by side in interleaved rounds."""
+    from raudo import console
+    from raudo.benchmark import WorkerOptions
+    from raudo.compare import Contest, benchmark_engines, speedup_exit_code
+
+    contest = Contest(tuple(engines), model, WorkerOptions(timeout, trust_checkpoint))
+    with console.ProgressListener() as listener:
+        timed, baseline = benchmark_engines(contest, images, budget, speedup, listener)
+    console.show_timed(timed, baseline, as_json=json)
+    raise typer.Exit(speedup_exit_code(timed, baseline, speedup))
+
+
+@app.command()
+def validate(
+    engines: Engines,
+    *,
+    data: Annotated[Path, typer.Option(help="Labelled data set.")],
+    splits: Splits = "val",
+    model: Reference = None,
+    loss: Annotated[float, typer.Option(help="Gate: highest loss of mAP@0.5 in percent.")] = 1.0,
+    similarity: Annotated[float, typer.Option(help="Gate: lowest similarity in percent.")] = 98.0,
+    timeout: Timeout = 300.0,
+    trust_checkpoint: Trust = False,
+    json: Json = False,
+) -> None:
+    """Score engines on a labelled data set: mAP, its loss, and similarity."""
+    from raudo import console
+    from raudo.benchmark import WorkerOptions
+    from raudo.compare import Contest, accuracy_exit_code, validate_engines
+
+    contest = Contest(tuple(engines), model, WorkerOptions(timeout, trust_checkpoint))
+    with console.ProgressListener() as listener:
+        scores, baseline = validate_engines(contest, data, words(splits) or (), listener)
+    console.show_scores(scores, baseline, as_json=json)
+    raise typer.Exit(accuracy_exit_code(scores, baseline, loss, similarity))
+
+
+@app.command()
+def report(
+    run: Annotated[Path, typer.Argument(help="Run folder.")] = Path("runs/latest"),
+    *,
+    json: Json = False,
+) -> None:
+    """Show a run's verdict, and write its report again."""
+    from raudo import console
+    from raudo.reporting import rerender
+    from raudo.workspace import resolve_run
+
+    found = resolve_run(run)
+    content = rerender(found)
+    if json:
+        typer.echo(content.model_dump_json(indent=2))
+    else:
+        console.show_report(content, str(found.folder / "report.html"))
+
+
+@app.command()
+def doctor(*, json: Json = False) -> None:
+    """Check what this machine has, and what is missing."""
+    from raudo import console
+    from raudo.doctor import diagnose, is_ready
+
+    checks = diagnose()
+    console.show_records(checks, as_json=json)
+    raise typer.Exit(0 if is_ready(checks) else EXIT_USAGE)
+
+
+@app.command("list")
+def list_(*, json: Json = False) -> None:
+    """List the plug-ins and the candidates that they give."""
+    from raudo import console
+    from raudo.catalogue import catalogue
+
+    console.show_records(catalogue(), as_json=json)
+
+
+@app.command()
+def detect(
+    engine: Annotated[Path, typer.Argument(help="Engine file or run folder.")],
+    source: Annotated[str, typer.Argument(help="Image, folder, video or camera number.")],
+    *,
+    output: Annotated[
+        Path | None, typer.Option(help="Image, folder or video to draw the boxes into.")
+    ] = None,
+    jsonl: Annotated[Path | None, typer.Option(help="File with one line a frame.")] = None,
+    conf: Annotated[float, typer.Option(help="Lowest score.", min=0, max=1)] = 0.25,
+    iou: Annotated[
+        float | None, typer.Option(help="NMS threshold; default: the family's.", min=0, max=1)
+    ] = None,
+    classes: Annotated[str | None, typer.Option(help="Names or numbers, with commas.")] = None,
+    target: Annotated[str | None, typer.Option(help="Which decision of a run to follow.")] = None,
+    max_frames: Annotated[int | None, typer.Option(help="Stop after so many.", min=1)] = None,
+    trust_checkpoint: Trust = False,
+    json: Json = False,
+) -> None:
+    """Detect in an image, a folder, a video or a camera; draw boxes, write JSON lines."""
+    from raudo import console
+    from raudo.detect import DetectRequest
+    from raudo.detect import detect as run_detect
+
+    request = DetectRequest(
+        engine=engine,
+        source=source,
+        output=output,
+        jsonl=jsonl,
+        confidence=conf,
+        iou=iou,
+        classes=words(classes),
+        target=target,
+        max_frames=max_frames,
+        trust_checkpoint=trust_checkpoint,
+    )
+    with console.ProgressListener() as listener:
+        summary = run_detect(request, listener)
+    console.show_records([summary], as_json=json)
+
+
+if __name__ == "__main__":
+    app()

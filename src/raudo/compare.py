@@ -1,0 +1,194 @@
+"""`raudo benchmark` and `raudo validate`: engine files side by side, without a run around them."""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from raudo import benchmark, data
+from raudo.benchmark import TimingPlan, WorkerOptions
+from raudo.build import ModelFile, build
+from raudo.errors import DataError, UsageError
+from raudo.evaluate import evaluate
+from raudo.images import VIDEO_SUFFIXES
+from raudo.inputs import extract_frames, inspect
+from raudo.plan import baseline_plan
+from raudo.records import Accuracy, Record, Similarity
+from raudo.scoring import Scorer
+from raudo.worker import Worker
+from raudo.workspace import read_artifact
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from raudo.benchmark import Timed
+    from raudo.pipeline import Listener
+    from raudo.records import Spec, Speedup
+
+
+class Scores(Record):
+    """How well one engine detects."""
+
+    accuracy: Accuracy | None = None
+    similarity: Similarity | None = None
+
+
+@dataclass(frozen=True)
+class Contest:
+    """Engine files to compare.
+
+    Attributes:
+        engines: The engine files.
+        model: The model that they are compared to; None takes the first engine.
+        options: How to run the workers.
+    """
+
+    engines: tuple[Path, ...]
+    model: Path | None = None
+    options: WorkerOptions = WorkerOptions()  # noqa: RUF009 (frozen)
+
+    @contextlib.contextmanager
+    def entered(self) -> Iterator[tuple[dict[str, Path], str, Spec]]:
+        """Give the engine files by name, the baseline's name and the spec.
+
+        Raises:
+            UsageError: There is nothing to compare.
+            RaudoError: An engine or the model cannot be used.
+        """
+        artifacts = [read_artifact(engine) for engine in self.engines]
+        named = {_label(a.path): a.path for a in artifacts}
+        if not artifacts or len(named) < len(artifacts):
+            raise UsageError("give engine files, each once", hint="for instance models/model.onnx")
+        if self.model is None:
+            yield named, next(iter(named)), artifacts[0].manifest.spec
+            return
+        spec = artifacts[0].manifest.spec
+        with tempfile.TemporaryDirectory(prefix="raudo-") as folder:
+            name, path = self._baseline(spec, Path(folder))
+            yield {name: path, **named}, name, spec
+
+    def _baseline(self, spec: Spec, folder: Path) -> tuple[str, Path]:
+        """Make the engine of the model itself, at the engines' input size."""
+        file = ModelFile(Path(str(self.model)), (spec.height, spec.width), self.options.trust)
+        info = inspect(file, self.options.timeout)
+        plan = baseline_plan(info.has_module)
+        onnx = folder / "baseline.onnx"
+        if not info.has_module:
+            with Worker("the ONNX export", timeout=self.options.timeout) as worker:
+                worker.call("write_onnx", file, onnx)
+        build(plan, file, info, onnx, plan.engine_file(folder), None)
+        return plan.name, plan.engine_file(folder)
+
+
+def _label(engine: Path) -> str:
+    return f"{engine.parent.name}/{engine.name}" if engine.parent.name else engine.name
+
+
+def benchmark_engines(
+    contest: Contest, images: Path, budget: float, threshold: float, listener: Listener
+) -> tuple[Timed, str]:
+    """Time engine files side by side.
+
+    Args:
+        contest: What to time.
+        images: An image, a folder, a data set or a video to take frames from.
+        budget: Most seconds for the rounds.
+        threshold: The speedup that rounds are added for until it is decided.
+        listener: Is told how it goes on.
+
+    Returns:
+        The measurements, and the baseline's name.
+    """
+
+    def settled(speedups: Mapping[str, Speedup]) -> bool:
+        return not any(s.low < threshold <= s.high for s in speedups.values())
+
+    listener.step("Opening the engines")
+    with contest.entered() as (engines, baseline, _), tempfile.TemporaryDirectory() as scratch:
+        files = frame_files(images, Path(scratch))
+        listener.step("Timing, round by round", budget)
+        plan = TimingPlan(
+            budget,
+            settled,
+            on_round=lambda _rounds, left: listener.advance(budget - left),
+            on_throughput=lambda name: listener.step(f"Throughput of {name}"),
+        )
+        return benchmark.benchmark(engines, baseline, files, plan, contest.options), baseline
+
+
+def frame_files(source: Path, scratch: Path) -> tuple[Path, ...]:
+    """Return image files of an image, a folder, a data set or a video."""
+    if source.suffix.lower() in VIDEO_SUFFIXES:
+        return extract_frames(source, scratch)
+    return data.image_source(source)
+
+
+def validate_engines(
+    contest: Contest, source: Path, splits: Sequence[str], listener: Listener
+) -> tuple[dict[str, Scores], str]:
+    """Score engine files on a data set, against its labels and against the baseline.
+
+    Args:
+        contest: What to score.
+        source: The labelled data set.
+        splits: Splits to score on.
+        listener: Is told how it goes on.
+
+    Returns:
+        The scores by engine, and the baseline's name.
+    """
+    listener.step("Opening the engines")
+    with contest.entered() as (engines, baseline, spec):
+        dataset = data.align_classes(data.open_dataset(source, tuple(splits)), spec)
+        data.check_classes(dataset, spec)
+        files = tuple(image.path for image in dataset.images)
+        if not files:
+            raise DataError(f"{source} has no images", hint="check its splits")
+        listener.step("Validating", len(engines) * len(files))
+        evaluations = {}
+        for number, (name, engine) in enumerate(engines.items()):
+            options = contest.options
+            with Worker(name, timeout=options.timeout, log=options.log) as worker:
+                evaluations[name] = evaluate(
+                    worker,
+                    engine,
+                    files,
+                    trust=options.trust,
+                    on_images=partial(_advance, listener, number * len(files)),
+                )
+        scorer = Scorer(dataset, spec, evaluations[baseline])
+        listener.step("Comparing with the baseline", len(evaluations))
+        scores = {}
+        for done, (name, evaluation) in enumerate(evaluations.items(), 1):
+            accuracy, similarity = scorer.score(evaluation)
+            scores[name] = Scores(accuracy=accuracy, similarity=similarity)
+            listener.advance(done)
+    return scores, baseline
+
+
+def _advance(listener: Listener, before: int, count: int) -> None:
+    listener.advance(before + count)
+
+
+def speedup_exit_code(timed: Timed, baseline: str, gate: float) -> int:
+    """Return 0 if every engine but the baseline is fast enough, 1 if one is not, 3 if unsettled."""
+    speedups = [m.speedup for n, m in timed.measurements.items() if n != baseline and m.speedup]
+    if timed.failed or any(s.high < gate for s in speedups):
+        return 1
+    return 3 if any(s.low < gate for s in speedups) else 0
+
+
+def accuracy_exit_code(
+    scores: Mapping[str, Scores], baseline: str, loss: float, similarity: float
+) -> int:
+    """Return 0 if every engine but the baseline is as good, 1 if one is not, 3 if unsettled."""
+    others = [s for name, s in scores.items() if name != baseline]
+    losses = [s.accuracy.map50_loss_percent for s in others if s.accuracy]
+    alike = [s.similarity.f1_percent for s in others if s.similarity]
+    if any(i is not None and i.low >= loss for i in losses) or any(f <= similarity for f in alike):
+        return 1
+    return 3 if any(i is None or i.high >= loss for i in losses) else 0

@@ -1,0 +1,224 @@
+"""What the command line shows: progress on standard error, results as tables."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from raudo.pipeline import Listener
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from types import TracebackType
+
+    from typing_extensions import Self
+
+    from raudo.benchmark import Timed
+    from raudo.compare import Scores
+    from raudo.records import Candidate, Decision, Interval, Record, Report, Status
+
+STYLES = {
+    "PASS": "bold green",
+    "OK": "green",
+    "FAIL": "bold red",
+    "FAILED": "red",
+    "INCONCLUSIVE": "bold yellow",
+    "SKIPPED": "dim",
+}
+MARKS = {"PASS": "✔", "FAIL": "✘", "INCONCLUSIVE": "?", "SKIPPED": "-"}
+out = Console()
+err = Console(stderr=True)
+
+
+class ProgressListener(Listener):
+    """Shows how a run goes on, on standard error; a context manager."""
+
+    def __init__(self) -> None:
+        self._progress = Progress(
+            SpinnerColumn(),
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TimeElapsedColumn(),
+            console=err,
+            transient=True,
+        )
+        self._task = self._progress.add_task("", total=None)
+
+    def __enter__(self) -> Self:
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._progress.stop()
+
+    def step(self, title: str, total: float | None = None) -> None:
+        """Show the step's title and an empty bar."""
+        self._progress.reset(self._task, description=title, total=total)
+
+    def advance(self, done: float) -> None:
+        """Fill the bar."""
+        self._progress.update(self._task, completed=done)
+
+    def finished(self, name: str, status: Status, reason: str) -> None:
+        """Print a line for the candidate, above the bar."""
+
+
+XX
+
+
+def styled(word: str) -> str:
+    """Return a status or a verdict in its colour."""
+    return f"[{STYLES[word]}]{word}[/]"
+
+
+def interval(value: Interval | None) -> str:
+    """Return `value [low, high]`, or a dash."""
+    return "-" if value is None else f"{value.value:.2f} [{value.low:.2f}, {value.high:.2f}]"
+
+
+def show_report(report: Report, where: str) -> None:
+    """Print the verdict, the candidates and where the report lies."""
+    out.print(candidates_table(report.candidates))
+    for target, decision in report.decisions.items():
+        show_decision(target, decision)
+    for warning in report.warnings:
+        out.print(f"[yellow]warning:[/] {escape(warning)}", highlight=False)
+    out.print(f"\nReport: {where}", highlight=False, soft_wrap=True)
+
+
+def show_decision(target: str, decision: Decision) -> None:
+    """Print one verdict with its reasons."""
+    choice = f" -> [bold]{decision.choice}[/]" if decision.choice else ""
+    mark = MARKS[decision.verdict]
+    out.print(f"\n{mark} {target}: {styled(decision.verdict)}{choice}", highlight=False)
+    for reason in decision.reasons:
+        out.print(f"    {reason}", highlight=False, markup=False)
+    for step in decision.next_steps:
+        out.print(f"    next: {step}", highlight=False, markup=False)
+
+
+def candidates_table(candidates: tuple[Candidate, ...]) -> Table:
+    """Return the table of a run's candidates."""
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    table.add_column("candidate")
+    table.add_column("status")
+    for title in ("p50 ms", "p99 ms", "speedup", "mAP50", "mAP50-95", "loss %", "similar %", "FPS"):
+        table.add_column(title, justify="right")
+    for c in candidates:
+        if c.status != "OK":
+            table.add_row(c.name, styled(c.status), *[""] * 8)
+            continue
+        speed = c.speedup
+        table.add_row(
+            c.name,
+            styled(c.status),
+            f"{c.latency_ms.p50:.1f}" if c.latency_ms else "-",
+            f"{c.latency_ms.p99:.1f}" if c.latency_ms else "-",
+            f"{speed.median:.2f}x [{speed.low:.2f}, {speed.high:.2f}]" if speed else "-",
+            _number(c.map50, 3),
+            _number(c.map50_95, 3),
+            interval(c.map50_loss_percent),
+            _number(c.similarity_percent, 1),
+            _number(c.throughput_fps, 1),
+        )
+    return table
+
+
+def timing_table(timed: Timed, baseline: str) -> Table:
+    """Return the table of `raudo benchmark`."""
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    table.add_column("engine")
+    for title in ("prepare", "infer", "select", "p50 ms", "p95 ms", "p99 ms", "speedup", "FPS"):
+        table.add_column(title, justify="right")
+    for name, measured in timed.measurements.items():
+        stages, speed = measured.stages, measured.speedup
+        total = stages["end_to_end"]
+        table.add_row(
+            f"{name} (baseline)" if name == baseline else name,
+            *(f"{stages[s].p50:.2f}" for s in ("prepare", "infer", "select")),
+            *(f"{value:.2f}" for value in (total.p50, total.p95, total.p99)),
+            f"{speed.median:.2f}x [{speed.low:.2f}, {speed.high:.2f}]" if speed else "-",
+            _number(max((t.fps for t in measured.throughput), default=None), 1),
+        )
+    for name, reason in timed.failed.items():
+        table.add_row(name, styled("FAILED"), reason)
+    return table
+
+
+def scores_table(scores: Mapping[str, Scores], baseline: str) -> Table:
+    """Return the table of `raudo validate`."""
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    table.add_column("engine")
+    for title in ("mAP50", "mAP50-95", "mAP50 loss %", "mAP50-95 loss %", "similar %"):
+        table.add_column(title, justify="right")
+    for name, scored in scores.items():
+        accuracy, similarity = scored.accuracy, scored.similarity
+        table.add_row(
+            f"{name} (baseline)" if name == baseline else name,
+            _number(accuracy.map50 if accuracy else None, 4),
+            _number(accuracy.map50_95 if accuracy else None, 4),
+            interval(accuracy.map50_loss_percent if accuracy else None),
+            interval(accuracy.map50_95_loss_percent if accuracy else None),
+            _number(similarity.f1_percent if similarity else None, 2),
+        )
+    return table
+
+
+def show_timed(timed: Timed, baseline: str, *, as_json: bool) -> None:
+    """Print what `raudo benchmark` measured."""
+    if as_json:
+        print_json({"baseline": baseline, **timed.model_dump(mode="json")})
+    else:
+        out.print(timing_table(timed, baseline))
+
+
+def show_scores(scores: Mapping[str, Scores], baseline: str, *, as_json: bool) -> None:
+    """Print what `raudo validate` scored."""
+    if as_json:
+        engines = {name: scored.model_dump(mode="json") for name, scored in scores.items()}
+        print_json({"baseline": baseline, "engines": engines})
+    else:
+        out.print(scores_table(scores, baseline))
+
+
+def show_records(records: Sequence[Record], *, as_json: bool) -> None:
+    """Print records of one kind, one a line."""
+    rows = [record.model_dump(mode="json") for record in records]
+    if as_json:
+        print_json(rows)
+        return
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for column in rows[0] if rows else ():
+        table.add_column(column.replace("_", " "))
+    for row in rows:
+        table.add_row(*(_cell(value) for value in row.values()))
+    out.print(table)
+
+
+def _cell(value: object) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, list | tuple):
+        return ", ".join(map(str, value))
+    text = str(value)
+    return (STYLES.get(text, "") and styled(text)) or escape(text)
+
+
+def print_json(value: object) -> None:
+    """Print plain JSON, never wrapped or coloured."""
+    sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def _number(value: float | None, digits: int) -> str:
+    return "-" if value is None else f"{value:.{digits}f}"

@@ -1,0 +1,162 @@
+"""`raudo export`: engine files with their manifests, without a run around them."""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pydantic import Field
+
+from raudo import data, discover
+from raudo.build import CalibrationSet, ModelFile, ModelInfo, record_audit
+from raudo.errors import RaudoError, UsageError
+from raudo.inputs import calibration_set, inspect
+from raudo.machine import available_threads, describe
+from raudo.plan import Plan, obstacle
+from raudo.records import PRECISIONS, Record, Status
+from raudo.worker import Worker
+from raudo.workspace import engine_files, manifest_path
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from raudo.pipeline import Listener
+    from raudo.records import Artifact, Precision
+
+
+class Exported(Record):
+    """How the export of one engine ended."""
+
+    name: str = Field(description="The candidate's name")
+    status: Status = Field(description="SKIPPED where this machine cannot make it")
+    reason: str = Field(default="", description="Why it is not OK")
+    path: Path | None = Field(default=None, description="The engine file, if there is one")
+
+
+@dataclass(frozen=True)
+class ExportRequest:
+    """What to export.
+
+    Attributes:
+        file: The model file.
+        formats: Words for `Backend.format`.
+        precisions: What to ask each format for.
+        output: Folder for the engine files.
+        calibration: Data set or folder of images for INT8; None without any.
+        calibration_split: Split of that data set.
+        calibration_images: Most images to calibrate on.
+        timeout: Seconds after which a process that does not answer has hung.
+    """
+
+    file: ModelFile
+    formats: tuple[str, ...]
+    precisions: tuple[Precision, ...]
+    output: Path
+    calibration: Path | None = None
+    calibration_split: str = "train"
+    calibration_images: int = 300
+    timeout: float = 600.0
+
+    def plans(self) -> tuple[Plan, ...]:
+        """Return the candidates asked for.
+
+        Raises:
+            UsageError: A format is unknown, or has no such precision.
+        """
+        by_format = {b.format: b for b in discover.backends() if b.made_from == "onnx"}
+        found = []
+        for word in self.formats:
+            if word not in by_format:
+                raise UsageError(
+                    f"cannot export to '{word}'", hint=f"known formats: {', '.join(by_format)}"
+                )
+            backend = by_format[word]
+            for precision in self.precisions:
+                variant = next((v for v in backend.variants if v.precision == precision), None)
+                if variant is None:
+                    able = ", ".join(sorted({v.precision for v in backend.variants}))
+                    raise UsageError(
+                        f"{backend.title} has no {precision} here", hint=f"it has: {able}"
+                    )
+                found.append(Plan(backend.name, variant))
+        return tuple(found)
+
+    def calibrate_on(self) -> CalibrationSet | None:
+        """Return the calibration images, or None without any."""
+        if self.calibration is None:
+            return None
+        files = data.calibration_images(
+            self.calibration, self.calibration_split, self.calibration_images, seed=0
+        )
+        return calibration_set(files, self.calibration.name)
+
+
+def parse_precisions(words: Sequence[str]) -> tuple[Precision, ...]:
+    """Check the words for precisions.
+
+    Raises:
+        UsageError: One is unknown.
+    """
+    for word in words:
+        if word not in PRECISIONS:
+            raise UsageError(f"no precision '{word}'", hint=f"known: {', '.join(PRECISIONS)}")
+    return tuple(p for word in words for p in PRECISIONS if p == word)
+
+
+def engine_path(output: Path, stem: str, plan: Plan) -> Path:
+    """Return `<stem>[.<precision>]<suffix>`: FP32 is not named, as users expect."""
+    precision = "" if plan.precision == "fp32" else f".{plan.precision}"
+    return output / f"{stem}{precision}{discover.backend(plan.backend).suffix}"
+
+
+def export(request: ExportRequest, listener: Listener) -> tuple[Exported, ...]:
+    """Make the engine files that are asked for, and check what each really executes.
+
+    Raises:
+        RaudoError: The model, the calibration images or the request cannot be used.
+    """
+    plans, calibration = request.plans(), request.calibrate_on()
+    listener.step("Opening the model")
+    info = inspect(request.file, request.timeout)
+    results = []
+    with tempfile.TemporaryDirectory(prefix="raudo-") as scratch:
+        onnx = Path(scratch) / "model.onnx"
+        listener.step("Writing ONNX")
+        with Worker("the ONNX export", timeout=request.timeout) as worker:
+            worker.call("write_onnx", request.file, onnx)
+        listener.step("Making the engines", len(plans))
+        for done, plan in enumerate(plans, 1):
+            result = _export_one(request, plan, info, onnx, calibration)
+            listener.finished(plan.name, result.status, result.reason)
+            listener.advance(done)
+            results.append(result)
+    return tuple(results)
+
+
+def _export_one(
+    request: ExportRequest,
+    plan: Plan,
+    info: ModelInfo,
+    onnx: Path,
+    calibration: CalibrationSet | None,
+) -> Exported:
+    reason = obstacle(
+        plan, describe(), has_module=info.has_module, calibrated=calibration is not None
+    )
+    if reason:
+        return Exported(name=plan.name, status="SKIPPED", reason=reason)
+    path = engine_path(request.output, request.file.path.stem, plan)
+    try:
+        with Worker(plan.name, timeout=request.timeout) as worker:
+            arguments = (plan, request.file, info, onnx, path, calibration)
+            artifact: Artifact = worker.call("build", *arguments)
+            opened = worker.call("open", path, available_threads(), 1, 1, request.file.trust)
+        record_audit(artifact, opened.audit)
+    except RaudoError as error:
+        for file in engine_files(path, discover.backend(plan.backend).companions):
+            file.unlink(missing_ok=True)
+        manifest_path(path).unlink(missing_ok=True)
+        return Exported(name=plan.name, status="FAILED", reason=error.message)
+    return Exported(name=plan.name, status="OK", path=path)

@@ -1,0 +1,139 @@
+"""Gathers and checks all that a run works on, before any long work starts."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import cv2
+
+from raudo import data
+from raudo.build import CalibrationSet, ModelFile, ModelInfo
+from raudo.errors import DataError, UsageError
+from raudo.images import VIDEO_SUFFIXES, read_video
+from raudo.records import Calibration
+from raudo.worker import Worker
+from raudo.workspace import replacing
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from raudo.config import OptimizeSettings
+    from raudo.datasets.base import Dataset
+    from raudo.records import Spec
+
+VIDEO_FRAMES = 64
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """All that a run works on.
+
+    Attributes:
+        file: The model file.
+        info: What the model is.
+        dataset: Labelled images, or None.
+        files: The images that all engines are compared on.
+        calibration: Images for INT8, or None.
+        warnings: What the user should know.
+    """
+
+    file: ModelFile
+    info: ModelInfo
+    dataset: Dataset | None
+    files: tuple[Path, ...]
+    calibration: CalibrationSet | None
+    warnings: tuple[str, ...]
+
+
+def gather(settings: OptimizeSettings, scratch: Path) -> Inputs:
+    """Open the model and the images, and check that they fit together.
+
+    Args:
+        settings: What the user asked for.
+        scratch: Folder for the frames of a video.
+
+    Raises:
+        RaudoError: Something is missing, damaged or does not fit.
+    """
+    if settings.data is None and settings.images is None:
+        raise UsageError(
+            "nothing to validate on",
+            hint="give a labelled data set with --data, or images or a video with --images",
+        )
+    file = ModelFile(settings.model, settings.size, settings.trust_checkpoint)
+    info = inspect(file, settings.timeout)
+    warnings: list[str] = []
+    dataset = _dataset(settings, info.spec, warnings)
+    files = tuple(i.path for i in dataset.images) if dataset else _images(settings, scratch)
+    calibration = _calibration(settings)
+    if calibration:
+        data.check_disjoint(calibration.files, files)
+    return Inputs(file, info, dataset, files, calibration, tuple(warnings))
+
+
+def inspect(file: ModelFile, timeout: float) -> ModelInfo:
+    """Open a model file in a process of its own and tell what it is."""
+    with Worker(f"opening {file.path.name}", timeout=timeout) as worker:
+        info: ModelInfo = worker.call("inspect", file)
+    return info
+
+
+def _dataset(settings: OptimizeSettings, spec: Spec, warnings: list[str]) -> Dataset | None:
+    if settings.data is None:
+        warnings.append("accuracy not validated: no labelled data set was given")
+        return None
+    dataset = data.align_classes(data.open_dataset(settings.data, settings.splits), spec)
+    if warning := data.check_classes(dataset, spec):
+        warnings.append(warning)
+    return dataset
+
+
+def _images(settings: OptimizeSettings, scratch: Path) -> tuple[Path, ...]:
+    source = settings.images
+    if source is None:
+        raise UsageError("no images", hint="give some with --images")
+    if source.suffix.lower() in VIDEO_SUFFIXES:
+        return extract_frames(source, scratch)
+    return data.image_source(source)
+
+
+def extract_frames(video: Path, folder: Path, most: int = VIDEO_FRAMES) -> tuple[Path, ...]:
+    """Write evenly spaced frames of a video as PNG files, and return them in order.
+
+    Raises:
+        DataError: It is no video, or has no frame.
+    """
+    capture = cv2.VideoCapture(str(video))
+    count = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
+    capture.release()
+    step = max(1, count // most)
+    files = []
+    for number, frame in enumerate(read_video(video)):
+        if number % step or len(files) == most:
+            continue
+        file = folder / f"frame-{number:06d}.png"
+        with replacing(file) as draft:
+            if not cv2.imwrite(str(draft), frame):
+                raise DataError(f"cannot write {file}", hint="is there room on the disk?")
+        files.append(file)
+    return tuple(files)
+
+
+def _calibration(settings: OptimizeSettings) -> CalibrationSet | None:
+    source = settings.calibration or settings.data
+    if source is None:
+        return None
+    if settings.calibration is None and not data.has_split(source, settings.calibration_split):
+        return None
+    files = data.calibration_images(
+        source, settings.calibration_split, settings.calibration_images, settings.seed
+    )
+    return calibration_set(files, str(source.name))
+
+
+def calibration_set(files: tuple[Path, ...], source: str) -> CalibrationSet:
+    """Return images together with their record for the manifest."""
+    digest = hashlib.sha256("".join(sorted(data.content_hashes(files))).encode()).hexdigest()
+    return CalibrationSet(files, Calibration(source=source, images=len(files), sha256=digest))
