@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import warnings
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     import torch
@@ -65,22 +67,54 @@ class TorchModel(Model):
 
     def write_onnx(self, path: Path) -> None:
         """Write the module as ONNX; see `Model.write_onnx`."""
+        import onnx
         import torch
 
-        outputs = ["boxes", "scores", "labels"][: 2 if self.spec.output == "dense" else 3]
+        names = ["boxes", "scores", "labels"][: 2 if self.spec.output == "dense" else 3]
         example = torch.zeros(1, self.spec.height, self.spec.width, 3, dtype=torch.uint8)
-        # The tracing exporter: models of this field need no control flow, opset 17 is what
-        # TensorRT 8 reads, and the newer exporter refuses modules that cache their anchors.
-        torch.onnx.export(
-            self._module,
-            (example,),
-            str(path),
-            dynamo=False,
-            opset_version=ONNX_OPSET,
-            input_names=["images"],
-            output_names=outputs,
-            dynamic_axes={name: {0: "batch"} for name in ["images", *outputs]},
-        )
+        with torch.no_grad(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of the tracer, and about the exporter's age
+            shapes = [tuple(output.shape) for output in self._module(example)]
+            # The tracing exporter: models of this field need no control flow, opset 17 is what
+            # TensorRT 8 reads, and the newer exporter refuses modules that cache their anchors.
+            torch.onnx.export(
+                self._module,
+                (example,),
+                str(path),
+                dynamo=False,
+                opset_version=ONNX_OPSET,
+                input_names=["images"],
+                output_names=names,
+                dynamic_axes={name: {0: "batch"} for name in ["images", *names]},
+            )
+        # The exporter forgets every shape that follows a dynamic axis.
+        model = onnx.load(path)
+        for output, shape in zip(model.graph.output, shapes, strict=True):
+            for dim, side in list(zip(output.type.tensor_type.shape.dim, shape, strict=True))[1:]:
+                dim.dim_value = side
+        onnx.save(model, path)
+
+
+def torch_module(forward: Callable[..., Any], **members: Any) -> torch.nn.Module:
+    """Make a module of a plain function; classes of modules would need torch at import time.
+
+    Args:
+        forward: Called with the module itself and its inputs.
+        members: Attributes of the module; tensors become buffers that are not saved.
+    """
+    import torch
+
+    class Block(torch.nn.Module):  # type: ignore[misc]  # torch is not followed
+        def forward(self, *inputs: Any) -> Any:
+            return forward(self, *inputs)
+
+    block = Block()
+    for name, member in members.items():
+        if isinstance(member, torch.Tensor):
+            block.register_buffer(name, member, persistent=False)
+        else:
+            setattr(block, name, member)
+    return block
 
 
 class Family(ABC):
@@ -90,7 +124,9 @@ class Family(ABC):
     title: ClassVar[str]
     extra: ClassVar[str] = "torch"
     allowed_imports: ClassVar[tuple[str, ...]] = ()
-    """Module prefixes that its checkpoints may import, beside torch, numpy and collections."""
+    """Modules, with all below them, whose classes its checkpoints may hold objects of."""
+    allowed_calls: ClassVar[tuple[str, ...]] = ()
+    """`module.name` of what its checkpoints may call while they are unpickled."""
 
     @abstractmethod
     def recognizes(self, evidence: Evidence) -> bool:

@@ -1,0 +1,365 @@
+"""Reads what a PyTorch checkpoint holds without unpickling it.
+
+The opcodes of its pickles are followed symbolically (pickletools' tables say what each one takes
+and leaves), so that every import is known by module and name before any of it happens. What
+cannot be followed counts as an import that nobody knows.
+"""
+
+from __future__ import annotations
+
+import io
+import pickle
+import pickletools
+import struct
+import tarfile
+import zipfile
+from dataclasses import dataclass, field
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+from raudo.errors import MissingDependencyError, SourceError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+ZIP_MAGIC = b"PK\x03\x04"
+TORCH_MAGIC = 0x1950A86A20F9469CFC6C
+"""First value of a file in the format that torch.save wrote before version 1.6."""
+MAX_PICKLE_BYTES = 1 << 28
+MAX_INFLATION = 20
+_HINT_DAMAGED = "get the file again: its download or copy may have been cut off"
+_UNRESOLVED = "an import whose name is not written out"
+_PARSE_ERRORS = (ValueError, IndexError, KeyError, OverflowError, struct.error, AttributeError)
+
+
+@dataclass(frozen=True)
+class Import:
+    """A name that unpickling would import."""
+
+    module: str
+    name: str
+
+
+Value = Import | str | int | None
+"""What the scan knows of an object on the pickle's stack; None stands for all the rest."""
+
+
+@dataclass
+class PickleScan:
+    """What unpickling would do.
+
+    Attributes:
+        imports: (module, name) of all that would be imported.
+        calls: Those of the imports that would be called.
+        oddities: What no honest checkpoint does, in words.
+        strings: All text.
+    """
+
+    imports: set[tuple[str, str]] = field(default_factory=set)
+    calls: set[tuple[str, str]] = field(default_factory=set)
+    oddities: set[str] = field(default_factory=set)
+    strings: set[str] = field(default_factory=set)
+
+
+class _Machine:
+    """Follows the opcodes of one pickle."""
+
+    def __init__(self, scan: PickleScan) -> None:
+        self.scan = scan
+        self.stack: list[Value] = []
+        self.below: list[list[Value]] = []
+        self.memo: dict[int, Value] = {}
+        self.special: dict[str, Callable[[Value], None]] = {
+            "MARK": self._mark,
+            "POP": self._pop,
+            "DUP": self._dup,
+            "MEMOIZE": self._memoize,
+            "GLOBAL": self._global,
+            "STACK_GLOBAL": self._stack_global,
+            "INST": self._inst,
+            "OBJ": self._obj,
+            "REDUCE": self._reduce,
+            "NEWOBJ": self._newobj,
+            "NEWOBJ_EX": self._newobj_ex,
+        }
+
+    def run(self, stream: BinaryIO) -> Value:
+        """Follow one pickle up to its STOP, and return what is known of its value."""
+        for opcode, argument, _ in pickletools.genops(stream):
+            if isinstance(argument, str):
+                self.scan.strings.add(argument)
+            self._step(opcode, argument)
+        return self.stack.pop()
+
+    def _step(self, opcode: pickletools.OpcodeInfo, argument: Value) -> None:
+        name = opcode.name
+        if name == "STOP":
+            return
+        if name in self.special:
+            self.special[name](argument)
+        elif "GET" in name:
+            self.stack.append(self.memo[int(str(argument))])
+        elif "PUT" in name:
+            self.memo[int(str(argument))] = self.stack[-1]
+        else:
+            if name.startswith("EXT"):
+                self.scan.oddities.add(f"an import by extension code ({name} {argument})")
+            self._generic(opcode, argument)
+
+    def _generic(self, opcode: pickletools.OpcodeInfo, argument: Value) -> None:
+        before = opcode.stack_before
+        if pickletools.markobject in before:
+            self._pop_mark()
+            before = before[: before.index(pickletools.markobject)]
+        taken = [self.stack.pop() for _ in before]
+        # BUILD, APPEND, SETITEM and their kin change the object that lies below their operands.
+        if taken and opcode.name != "BINPERSID" and not opcode.name.startswith("TUPLE"):
+            target = taken[-1]
+            if isinstance(target, Import):
+                self.scan.oddities.add(f"a change to {target.module}.{target.name} itself")
+        constant = not opcode.stack_before and opcode.name != "PERSID"
+        known = argument if constant and isinstance(argument, str | int) else None
+        self.stack.extend(known for _ in opcode.stack_after)
+
+    def _mark(self, _: Value) -> None:
+        self.below.append(self.stack)
+        self.stack = []
+
+    def _pop_mark(self) -> list[Value]:
+        items, self.stack = self.stack, self.below.pop()
+        return items
+
+    def _pop(self, _: Value) -> None:
+        if self.stack:
+            self.stack.pop()
+        else:
+            self._pop_mark()
+
+    def _dup(self, _: Value) -> None:
+        self.stack.append(self.stack[-1])
+
+    def _memoize(self, _: Value) -> None:
+        self.memo[len(self.memo)] = self.stack[-1]
+
+    def _global(self, argument: Value) -> None:
+        module, _, name = str(argument).partition(" ")
+        self._import(module, name)
+
+    def _stack_global(self, _: Value) -> None:
+        name, module = self.stack.pop(), self.stack.pop()
+        if isinstance(module, str) and isinstance(name, str):
+            self._import(module, name)
+        else:
+            self.scan.oddities.add(_UNRESOLVED)
+            self.stack.append(None)
+
+    def _import(self, module: str, name: str) -> None:
+        module = {"__builtin__": "builtins"}.get(module, module)
+        self.scan.imports.add((module, name))
+        self.stack.append(Import(module, name))
+
+    def _called(self, target: Value) -> None:
+        if isinstance(target, Import):
+            self.scan.calls.add((target.module, target.name))
+        else:
+            self.scan.oddities.add("a call of something that it made itself")
+
+    def _inst(self, argument: Value) -> None:
+        self._pop_mark()
+        self._global(argument)
+        self._called(self.stack.pop())
+        self.stack.append(None)
+
+    def _obj(self, _: Value) -> None:
+        self._called(self._pop_mark()[0])
+        self.stack.append(None)
+
+    def _reduce(self, _: Value) -> None:
+        _, target = self.stack.pop(), self.stack.pop()
+        self._called(target)
+        self.stack.append(None)
+
+    def _newobj(self, _: Value) -> None:
+        _, target = self.stack.pop(), self.stack.pop()
+        if not isinstance(target, Import):
+            self._called(target)
+        self.stack.append(None)
+
+    def _newobj_ex(self, _: Value) -> None:
+        self.stack.pop()
+        self._newobj(_)
+
+
+def scan_pickle(stream: BinaryIO, scan: PickleScan) -> Value:
+    """Scan the pickle at the stream's position, and leave the stream behind it.
+
+    Args:
+        stream: A binary stream.
+        scan: Takes what is found.
+
+    Returns:
+        What is known of the pickle's value.
+
+    Raises:
+        SourceError: The bytes are no pickle, or end too early.
+    """
+    try:
+        return _Machine(scan).run(stream)
+    except _PARSE_ERRORS as error:
+        raise SourceError("the pickle in it is damaged or cut off", hint=_HINT_DAMAGED) from error
+
+
+def scan_checkpoint(path: Path) -> PickleScan:
+    """Scan a file that torch.load would read: a zip, or several pickles in a row.
+
+    Raises:
+        SourceError: The file is no checkpoint, is damaged, or is of a kind that cannot be scanned.
+    """
+    try:
+        with path.open("rb") as stream:
+            zipped = stream.read(len(ZIP_MAGIC)) == ZIP_MAGIC
+            stream.seek(0)
+            return _scan_zip(path, stream) if zipped else _scan_legacy(path, stream)
+    except SourceError as error:
+        raise SourceError(f"cannot read {path}: {error.message}", hint=error.hint) from error
+    except OSError as error:
+        raise SourceError(
+            f"cannot read {path}: {error.strerror or error}", hint="check the file's permissions"
+        ) from error
+
+
+def _scan_legacy(path: Path, stream: BinaryIO) -> PickleScan:
+    if tarfile.is_tarfile(path):
+        raise SourceError(
+            "it is a tar archive, which hides several pickles",
+            hint="load and save it again with a PyTorch of this decade",
+        )
+    scan = PickleScan()
+    if scan_pickle(stream, scan) == TORCH_MAGIC:
+        for _ in ("protocol version", "system", "the object", "storage keys"):
+            scan_pickle(stream, scan)
+    return scan
+
+
+def _scan_zip(path: Path, stream: BinaryIO) -> PickleScan:
+    try:
+        _check_directory_end(stream)
+        with zipfile.ZipFile(stream) as archive:
+            _check_members(archive, path.stat().st_size)
+            scan = PickleScan()
+            for member in _pickles(archive):
+                scan_pickle(io.BytesIO(archive.read(member)), scan)
+            return scan
+    except (
+        zipfile.BadZipFile,
+        zipfile.LargeZipFile,
+        NotImplementedError,  # a compression that Python does not know
+        RuntimeError,
+        EOFError,
+        struct.error,
+        ValueError,
+        OSError,
+    ) as error:
+        raise SourceError(
+            f"its zip archive is damaged or cut off ({error})", hint=_HINT_DAMAGED
+        ) from error
+
+
+def _check_directory_end(stream: BinaryIO) -> None:
+    """Refuse archives in which two readers could see two different contents.
+
+    The record at the end must be the last 22 bytes, and what it points to must lie directly
+    before it (APPNOTE.TXT 6.3.10, sections 4.3.14 to 4.3.16), so that Python's reader and that of
+    PyTorch find the same central directory.
+    """
+    size = stream.seek(0, io.SEEK_END)
+    stream.seek(max(0, size - 98))
+    tail = stream.read()
+    stream.seek(0)
+    if len(tail) < 22 or tail[-22:-18] != b"PK\x05\x06":
+        raise zipfile.BadZipFile("no end of its directory")
+    length, start = struct.unpack("<LL", tail[-10:-2])
+    end = size - 22
+    if tail[-42:-38] == b"PK\x06\x07":
+        (end,) = struct.unpack("<Q", tail[-34:-26])
+        if end != size - 98 or tail[:4] != b"PK\x06\x06":
+            raise zipfile.BadZipFile("a misplaced end of its directory")
+        length, start = struct.unpack("<QQ", tail[40:56])
+    if start + length != end or tail[-2:] != b"\0\0":
+        raise zipfile.BadZipFile("data around its directory")
+
+
+def _check_members(archive: zipfile.ZipFile, size: int) -> None:
+    members = archive.infolist()
+    names = [member.filename.casefold() for member in members]
+    if len(set(names)) != len(names):
+        raise zipfile.BadZipFile("two members of one name")
+    if any(member.flag_bits & 0x1 for member in members):
+        raise SourceError("its zip archive is encrypted", hint="unpack it, and save it unencrypted")
+    if sum(member.file_size for member in members) > MAX_INFLATION * size:
+        raise SourceError(
+            "its zip archive claims to unpack to an absurd size",
+            hint="do not use this file: PyTorch writes checkpoints uncompressed",
+        )
+    if any(PurePosixPath(name).name == "constants.pkl" for name in names):
+        raise SourceError(
+            "it is a TorchScript archive, which holds code instead of a checkpoint",
+            hint="use the checkpoint that it was exported from, or an ONNX export",
+        )
+
+
+def _pickles(archive: zipfile.ZipFile) -> Iterator[zipfile.ZipInfo]:
+    members = archive.infolist()
+    found = [m for m in members if m.filename.casefold().endswith(".pkl")]
+    root = members[0].filename.partition("/")[0] if members else ""
+    if [m.filename for m in found] != [f"{root}/data.pkl"]:
+        listed = ", ".join(m.filename for m in members[:3])
+        raise SourceError(
+            f"its zip archive is not a PyTorch checkpoint (it starts with {listed or 'nothing'})",
+            hint="give the .pt or .pth file that training saved",
+        )
+    if found[0].file_size > MAX_PICKLE_BYTES:
+        raise SourceError(
+            f"its pickle has {found[0].file_size} bytes, more than any detector needs",
+            hint="do not use this file",
+        )
+    yield found[0]
+
+
+def load_checkpoint(path: Path) -> Any:
+    """Unpickle a checkpoint that holds plain tensors and values, with PyTorch's safe unpickler.
+
+    Raises:
+        MissingDependencyError: PyTorch is not installed.
+        SourceError: The file is damaged, or holds more than tensors and values.
+    """
+    torch = import_torch()
+    import numpy as np
+
+    # Scores that training kept beside the weights are numpy scalars.
+    scalar = np.float64(0).__reduce__()[0]
+    values = [scalar, np.dtype, *(type(np.dtype(t)) for t in (np.float64, np.float32, np.int64))]
+    aliases = [(scalar, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")]
+    try:
+        with torch.serialization.safe_globals([*values, *aliases]):
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except (RuntimeError, pickle.UnpicklingError, *_PARSE_ERRORS, EOFError, OSError) as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise SourceError(f"cannot load {path}: {reason}", hint=_HINT_DAMAGED) from error
+
+
+def import_torch() -> Any:
+    """Import PyTorch.
+
+    Raises:
+        MissingDependencyError: It is not installed.
+    """
+    try:
+        import torch
+    except ImportError as error:
+        raise MissingDependencyError(
+            "opening a PyTorch checkpoint needs torch, which is not installed",
+            hint="pip install 'raudo[torch]'",
+        ) from error
+    return torch
