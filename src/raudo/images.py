@@ -152,7 +152,7 @@ def decode(path: Path) -> NDArray[np.uint8]:
     if not _is_whole(data.tobytes()):
         raise _damaged(path)
     try:
-        with _quiet():
+        with quiet():
             image = cv2.imdecode(data, cv2.IMREAD_COLOR)
     except cv2.error as error:
         raise _damaged(path) from error
@@ -179,7 +179,7 @@ def _is_whole(data: bytes) -> bool:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Silence OpenCV's own log for a while."""
     log = cv2.utils.logging
     before = log.getLogLevel()
@@ -296,7 +296,7 @@ class Video:
         Raises:
             DataError: There is not one frame.
         """
-        with _quiet():
+        with quiet():
             alive, frame = self._capture.read()
         if not alive:
             raise DataError(
@@ -330,7 +330,7 @@ def open_video(path: Path) -> Video:
     """
     if not path.is_file():
         raise DataError(f"no such video: {path}", hint="check the path")
-    with _quiet():
+    with quiet():
         capture = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG)
     if not capture.isOpened():
         raise DataError(
@@ -346,7 +346,7 @@ def open_camera(index: int) -> Video:
     Raises:
         DataError: There is no such camera.
     """
-    with _quiet():
+    with quiet():
         capture = cv2.VideoCapture(index)
     if not capture.isOpened():
         raise DataError(

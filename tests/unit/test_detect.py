@@ -1,0 +1,399 @@
+"""Running a detector over sources, and what it writes."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import cv2
+import numpy as np
+import pytest
+
+from raudo import detect, images
+from raudo.backends.null import NullEngine, canned
+from raudo.detector import Detector
+from raudo.errors import DataError, UsageError
+from raudo.frames import find_source
+from raudo.records import Spec
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+OBJECTS = 3
+
+
+@pytest.fixture(scope="module")
+def detector() -> Detector:
+    spec = Spec(family="any", height=64, width=64, classes=("cat", "dog", "ñandú"))
+    return Detector(NullEngine(spec, canned(spec, anchors=200, objects=OBJECTS, seed=1)))
+
+
+def write_image(path: Path, grey: int = 40, size: tuple[int, int] = (48, 64)) -> Path:
+    data = cv2.imencode(path.suffix, np.full((*size, 3), grey, np.uint8))[1]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(data.tobytes())
+    return path
+
+
+def write_video(path: Path, frames: int = 10, fps: float = 12.5) -> Path:
+    code = cv2.VideoWriter.fourcc(*("mp4v" if path.suffix == ".mp4" else "MJPG"))
+    writer = cv2.VideoWriter(str(path), code, fps, (64, 48))
+    for index in range(frames):
+        writer.write(np.full((48, 64, 3), 10 * index % 256, np.uint8))
+    writer.release()
+    return path
+
+
+def contents(folder: Path) -> set[str]:
+    """All files below a folder, hidden drafts among them."""
+    return {p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()}
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def test_an_image(tmp_path: Path, detector: Detector) -> None:
+    source = write_image(tmp_path / "in" / "a.png")
+    out, lines = tmp_path / "out" / "drawn.png", tmp_path / "out" / "a.jsonl"
+    summary = detect.run(detector, source, output=out, jsonl=lines)
+    expected = detector.detect(source)
+    (line,) = read_lines(lines)
+    assert (summary.frames, summary.detections) == (1, len(expected))
+    assert summary.outputs == (out, lines)
+    assert not summary.skipped
+    assert not summary.interrupted
+    assert (line["source"], line["frame"], line["time_ms"]) == (str(source), 0, None)
+    assert (line["width"], line["height"]) == (64, 48)
+    assert len(line["detections"]) == len(expected) >= OBJECTS
+    for found, box, score, label in zip(
+        line["detections"], expected.boxes, expected.scores, expected.labels, strict=True
+    ):
+        assert found["box"] == pytest.approx(box.tolist(), abs=0.006)
+        assert found["score"] == pytest.approx(score, abs=6e-5)
+        assert found["class"] == detector.spec.classes[label]
+        assert found["label"] == label
+    assert not np.array_equal(images.decode(out), images.decode(source))
+    assert contents(tmp_path / "out") == {"drawn.png", "a.jsonl"}
+
+
+def test_lines_are_readable_as_they_are(tmp_path: Path, detector: Detector) -> None:
+    detect.run(detector, write_image(tmp_path / "a.png"), jsonl=tmp_path / "a.jsonl")
+    text = (tmp_path / "a.jsonl").read_text(encoding="utf-8")
+    assert text.endswith("}\n")
+    found = text[text.index("detections") :]
+    assert max(len(places) for places in re.findall(r"\d\.(\d+)", found)) <= 4
+
+
+def test_an_image_into_a_folder_keeps_its_name(tmp_path: Path, detector: Detector) -> None:
+    summary = detect.run(detector, write_image(tmp_path / "a.jpg"), output=tmp_path / "new")
+    assert summary.outputs == (tmp_path / "new" / "a.jpg",)
+    assert contents(tmp_path) == {"a.jpg", "new/a.jpg"}
+
+
+def test_a_folder_with_a_damaged_image(tmp_path: Path, detector: Detector) -> None:
+    source = tmp_path / "in"
+    for name in ("a.png", "c.jpg", "d.webp"):
+        write_image(source / name)
+    (source / "b.jpg").write_bytes(b"damaged")
+    (source / "notes.txt").touch()
+    done: list[tuple[int, int | None]] = []
+    summary = detect.run(
+        detector,
+        source,
+        output=tmp_path / "out",
+        jsonl=tmp_path / "x.jsonl",
+        on_progress=lambda *progress: done.append(progress),
+    )
+    assert summary.frames == 3
+    assert list(summary.skipped) == [str(source / "b.jpg")]
+    assert "damaged" in summary.skipped[str(source / "b.jpg")]
+    assert contents(tmp_path / "out") == {"a.png", "c.jpg", "d.webp"}
+    names = [Path(line["source"]).name for line in read_lines(tmp_path / "x.jsonl")]
+    assert names == ["a.png", "c.jpg", "d.webp"]
+    assert done == [(1, 4), (3, 4), (4, 4)]
+
+
+def test_a_folder_of_nothing_but_damaged_images(tmp_path: Path, detector: Detector) -> None:
+    (tmp_path / "in").mkdir()
+    for name in ("a.jpg", "b.jpg"):
+        (tmp_path / "in" / name).touch()
+    with pytest.raises(DataError, match="none of the 2 images") as caught:
+        detect.run(detector, tmp_path / "in", output=tmp_path / "out")
+    assert "empty" in caught.value.hint
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("name", ["v.mp4", "v.avi"])
+def test_a_video_keeps_its_size_and_pace(tmp_path: Path, detector: Detector, name: str) -> None:
+    source = write_video(tmp_path / name)
+    out = tmp_path / "out" / "v.mp4"
+    summary = detect.run(detector, source, output=tmp_path / "out", jsonl=tmp_path / "v.jsonl")
+    assert summary.outputs == (out, tmp_path / "v.jsonl")
+    assert summary.frames == 10
+    assert summary.fps == pytest.approx(10 / summary.seconds)
+    with images.open_video(out) as video:
+        frames = [frame for _, frame in video]
+        assert (video.fps, len(frames), frames[0].shape) == (12.5, 10, (48, 64, 3))
+    lines = read_lines(tmp_path / "v.jsonl")
+    assert [line["frame"] for line in lines] == list(range(10))
+    assert [line["time_ms"] for line in lines] == pytest.approx([80 * n for n in range(10)])
+    assert contents(tmp_path / "out") == {"v.mp4"}
+
+
+def test_only_the_first_frames(tmp_path: Path, detector: Detector) -> None:
+    done: list[tuple[int, int | None]] = []
+    summary = detect.run(
+        detector,
+        write_video(tmp_path / "v.mp4"),
+        output=tmp_path / "out.mp4",
+        max_frames=4,
+        on_progress=lambda *progress: done.append(progress),
+    )
+    assert (summary.frames, summary.skipped) == (4, {})
+    assert done[-1] == (4, 4)
+    assert len(list(images.read_video(tmp_path / "out.mp4"))) == 4
+    with pytest.raises(UsageError, match="cannot stop after 0 frames"):
+        detect.run(detector, tmp_path / "v.mp4", max_frames=0)
+
+
+def test_a_video_that_ends_early_is_kept_and_told(tmp_path: Path, detector: Detector) -> None:
+    source = write_video(tmp_path / "v.avi", frames=60)
+    whole = source.read_bytes()
+    source.write_bytes(whole[: len(whole) // 2])
+    summary = detect.run(detector, source, output=tmp_path / "out.mp4")
+    assert 10 < summary.frames < 50
+    assert summary.skipped[str(source)].startswith(f"ended after {summary.frames} of 60 frames")
+    assert len(list(images.read_video(tmp_path / "out.mp4"))) == summary.frames
+
+
+@pytest.mark.parametrize("content", [b"", b"no video"])
+def test_what_is_no_video_leaves_nothing(
+    tmp_path: Path, detector: Detector, content: bytes
+) -> None:
+    (tmp_path / "v.mp4").write_bytes(content)
+    with pytest.raises(DataError, match="as a video"):
+        detect.run(detector, tmp_path / "v.mp4", output=tmp_path / "o", jsonl=tmp_path / "l")
+    assert contents(tmp_path) == {"v.mp4"}
+
+
+class Stubborn:
+    """Stands for a detector that is interrupted, or fails, at one frame."""
+
+    def __init__(self, detector: Detector, at: int, error: BaseException) -> None:
+        self.spec = detector.spec
+        self._detector, self._at, self._error = detector, at, error
+
+    def detect(self, image: Any) -> Any:
+        self._at -= 1
+        if self._at < 0:
+            raise self._error
+        return self._detector.detect(image)
+
+
+def test_an_interrupt_keeps_what_there_is(tmp_path: Path, detector: Detector) -> None:
+    source = write_video(tmp_path / "v.mp4")
+    stubborn: Any = Stubborn(detector, 6, KeyboardInterrupt())
+    out = tmp_path / "o" / "o.mp4"
+    summary = detect.run(stubborn, source, output=out, jsonl=tmp_path / "l.jsonl")
+    assert summary.interrupted
+    assert summary.frames == len(read_lines(tmp_path / "l.jsonl")) == 6
+    assert len(list(images.read_video(out))) == 6
+    assert contents(tmp_path / "o") == {"o.mp4"}
+
+
+def test_an_interrupt_before_the_first_frame(tmp_path: Path, detector: Detector) -> None:
+    stubborn: Any = Stubborn(detector, 0, KeyboardInterrupt())
+    source = write_video(tmp_path / "v.mp4")
+    summary = detect.run(stubborn, source, output=tmp_path / "o.mp4")
+    assert (summary.interrupted, summary.frames, summary.outputs) == (True, 0, ())
+    assert contents(tmp_path) == {"v.mp4"}
+
+
+def test_a_failure_leaves_no_half_video(tmp_path: Path, detector: Detector) -> None:
+    stubborn: Any = Stubborn(detector, 6, RuntimeError("engine"))
+    source = write_video(tmp_path / "v.mp4")
+    with pytest.raises(RuntimeError, match="engine"):
+        detect.run(stubborn, source, output=tmp_path / "o.mp4")
+    assert contents(tmp_path) == {"v.mp4"}
+
+
+def test_lines_can_be_followed_while_it_runs(tmp_path: Path, detector: Detector) -> None:
+    seen: list[int] = []
+    detect.run(
+        detector,
+        write_video(tmp_path / "v.mp4", 3),
+        jsonl=tmp_path / "l.jsonl",
+        on_progress=lambda done, total: seen.append(len(read_lines(tmp_path / "l.jsonl"))),
+    )
+    assert seen == [1, 2, 3]
+
+
+def test_a_camera(tmp_path: Path, detector: Detector, monkeypatch: pytest.MonkeyPatch) -> None:
+    video = write_video(tmp_path / "v.avi", 5)
+    opened: list[int] = []
+
+    def open_camera(index: int) -> images.Video:
+        opened.append(index)
+        return images.open_video(video)
+
+    monkeypatch.setattr(images, "open_camera", open_camera)
+    monkeypatch.chdir(tmp_path)
+    lines = tmp_path / "l.jsonl"
+    summary = detect.run(detector, "1", output=tmp_path / "o", jsonl=lines, max_frames=4)
+    assert opened == [1]
+    assert summary.outputs[0] == tmp_path / "o" / "camera-1.mp4"
+    times = [line["time_ms"] for line in read_lines(lines)]
+    assert times == sorted(times)
+    assert [line["source"] for line in read_lines(lines)] == ["1"] * 4
+
+
+def test_no_such_camera(tmp_path: Path, detector: Detector) -> None:
+    with pytest.raises(DataError, match="there is no camera 97"):
+        detect.run(detector, "97")
+
+
+def test_a_file_named_like_a_camera_is_a_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "0").mkdir()
+    assert find_source("0").kind == "folder"
+    assert find_source("1").kind == "camera"
+
+
+@pytest.mark.parametrize(
+    ("prepare", "source", "output", "words"),
+    [
+        (write_image, "a.png", "a.png", "not all different"),
+        (write_image, "a.png", ".", "not all different"),
+        (write_image, "a.png", "b.mp4", "cannot write .*b.mp4"),
+        (write_image, "a.png", "b.xyz", "cannot write .*b.xyz"),
+        (write_video, "v.mp4", "v.mp4", "not all different"),
+        (write_video, "v.mp4", "v.png", "cannot write .*v.png"),
+        (write_image, "in/a.png", "in/a.png/out.png", "cannot write"),
+        (write_video, "v.mp4", "v.mp4/out.mp4", "cannot write"),
+    ],
+)
+def test_outputs_that_cannot_be(
+    tmp_path: Path,
+    detector: Detector,
+    prepare: Callable[[Path], Path],
+    source: str,
+    output: str,
+    words: str,
+) -> None:
+    before = prepare(tmp_path / source).read_bytes()
+    with pytest.raises(UsageError, match=words) as caught:
+        detect.run(detector, tmp_path / source, output=tmp_path / output)
+    assert "\n" not in caught.value.message + caught.value.hint
+    assert contents(tmp_path) == {source}
+    assert (tmp_path / source).read_bytes() == before
+
+
+@pytest.mark.parametrize("output", ["in", "in/../in", "out.mp4", "file"])
+def test_folder_outputs_that_cannot_be(tmp_path: Path, detector: Detector, output: str) -> None:
+    write_image(tmp_path / "in" / "a.png")
+    (tmp_path / "file").touch()
+    with pytest.raises(UsageError):
+        detect.run(detector, tmp_path / "in", output=tmp_path / output)
+    assert contents(tmp_path) == {"in/a.png", "file"}
+
+
+def test_a_hard_link_to_the_source_is_the_source(tmp_path: Path, detector: Detector) -> None:
+    source = write_image(tmp_path / "a.png")
+    os.link(source, tmp_path / "b.png")
+    with pytest.raises(UsageError, match="not all different"):
+        detect.run(detector, source, output=tmp_path / "b.png")
+
+
+def test_lines_over_the_source_or_the_output(tmp_path: Path, detector: Detector) -> None:
+    source = write_image(tmp_path / "a.png")
+    with pytest.raises(UsageError, match="not all different"):
+        detect.run(detector, source, jsonl=source)
+    with pytest.raises(UsageError, match="not all different"):
+        detect.run(detector, source, output=tmp_path / "b.png", jsonl=tmp_path / "b.png")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="NO /dev/full on this system")
+def test_lines_on_a_full_disk(tmp_path: Path, detector: Detector) -> None:
+    source = write_video(tmp_path / "v.mp4")
+    with pytest.raises(UsageError, match="cannot write /dev/full: No space"):
+        detect.run(detector, source, output=tmp_path / "o.mp4", jsonl=Path("/dev/full"))
+    assert contents(tmp_path) == {"v.mp4"}
+
+
+FULL_DISK = """
+import resource, signal, sys
+from pathlib import Path
+from raudo import detect
+from raudo.backends.null import NullEngine, canned
+from raudo.detector import Detector
+from raudo.errors import UsageError
+from raudo.records import Spec
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
+spec = Spec(family="any", height=64, width=64, classes=("cat",))
+detector = Detector(NullEngine(spec, canned(spec)))
+try:
+    detect.run(detector, sys.argv[1], output=Path(sys.argv[2]))
+except UsageError as error:
+    print(error.message)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="NO file size limit on Windows")
+@pytest.mark.parametrize("name", ["v.mp4", "a.png"])
+def test_pictures_on_a_full_disk(tmp_path: Path, name: str) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (30, 240, 320, 3), np.uint8)
+    source = tmp_path / name
+    if name == "a.png":
+        cv2.imwrite(str(source), noise[0])
+    else:
+        writer = cv2.VideoWriter(str(source), cv2.VideoWriter.fourcc(*"mp4v"), 25.0, (320, 240))
+        for frame in noise:
+            writer.write(frame)
+        writer.release()
+    command = [sys.executable, "-c", FULL_DISK, str(source), str(tmp_path / "out" / name)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout.startswith(f"cannot write {tmp_path / 'out' / name}")
+    assert contents(tmp_path) == {name}
+
+
+def test_a_frame_of_another_size_ends_a_video(tmp_path: Path, detector: Detector) -> None:
+    class Growing:
+        fps, frames = 25.0, None
+
+        def __iter__(self) -> Any:
+            for side in (32, 32, 64):
+                yield 0.0, np.zeros((side, side, 3), np.uint8)
+
+        def close(self) -> None:
+            pass
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(images, "open_camera", lambda index: Growing())
+        with pytest.raises(DataError, match="frame 2 of 7 is 64x64, but the first is 32x32"):
+            detect.run(detector, "7", output=tmp_path / "o.mp4")
+        assert contents(tmp_path) == set()
+        assert detect.run(detector, "7", jsonl=tmp_path / "l.jsonl").frames == 3
+
+
+def test_sources_that_cannot_be(tmp_path: Path, detector: Detector) -> None:
+    (tmp_path / "a.pdf").touch()
+    (tmp_path / "a.gif").write_bytes(b"GIF89a")
+    (tmp_path / "empty").mkdir()
+    for name, words in {
+        "a.pdf": "suffix of neither",
+        "a.gif": "GIF, which is not supported",
+        "empty": "no image in",
+        "absent.mp4": "no such image, folder or video",
+    }.items():
+        with pytest.raises(DataError, match=words):
+            detect.run(detector, tmp_path / name, jsonl=tmp_path / "l.jsonl")
+    assert not (tmp_path / "l.jsonl").exists()
