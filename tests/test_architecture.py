@@ -284,11 +284,10 @@ print(len(sys.argv) - 1)
 )
 def test_light_commands_import_nothing_heavy(command: list[str], heavy: tuple[str, ...]) -> None:
     program = f"""
-import sys
-from raudo.cli import main
+import runpy, sys
 sys.argv = ["raudo", *{command!r}]
 try:
-    main()
+    runpy.run_module("raudo.cli", run_name="__main__")
 except SystemExit as ended:
     assert not ended.code, ended.code
 print("heavy:", sorted(set(sys.modules) & set({heavy!r})))
