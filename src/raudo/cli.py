@@ -311,7 +311,8 @@ def detect(
     )
     with console.ProgressListener() as listener:
         summary = run_detect(request, listener)
-    console.show_records([summary], as_json=json)
+    console.show_detected(summary, as_json=json)
+    raise typer.Exit(EXIT_INTERRUPTED if summary.interrupted else 0)
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from raudo.benchmark import Timed
     from raudo.compare import Scores
+    from raudo.detect import Summary
     from raudo.records import Candidate, Decision, Interval, Record, Report, Status
 
 STYLES = {
@@ -72,9 +73,6 @@ class ProgressListener(Listener):
 
     def finished(self, name: str, status: Status, reason: str) -> None:
         """Print a line for the candidate, above the bar."""
-
-
-XX
 
 
 def styled(word: str) -> str:
@@ -190,6 +188,22 @@ def show_scores(scores: Mapping[str, Scores], baseline: str, *, as_json: bool) -
         print_json({"baseline": baseline, "engines": engines})
     else:
         out.print(scores_table(scores, baseline))
+
+
+def show_detected(summary: Summary, *, as_json: bool) -> None:
+    """Print what `raudo detect` did."""
+    if as_json:
+        print_json(summary.model_dump(mode="json"))
+        return
+    out.print(
+        f"{summary.frames} frames, {summary.detections} detections, {summary.fps:.1f} FPS "
+        "with decoding and writing",
+        highlight=False,
+    )
+    for file, reason in summary.skipped.items():
+        out.print(f"[yellow]warning:[/] {escape(file)}: {escape(reason)}", highlight=False)
+    for path in summary.outputs:
+        out.print(f"wrote {path}", highlight=False, markup=False, soft_wrap=True)
 
 
 def show_records(records: Sequence[Record], *, as_json: bool) -> None:

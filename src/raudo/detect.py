@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -12,12 +13,13 @@ import cv2
 from pydantic import Field
 
 from raudo import images
+from raudo.detector import Selection, open_artifact
 from raudo.draw import draw
 from raudo.errors import DataError, UsageError
 from raudo.frames import Frame, Reader, Source, find_source
 from raudo.images import IMAGE_SUFFIXES, VIDEO_SUFFIXES
 from raudo.records import Record
-from raudo.workspace import replacing
+from raudo.workspace import find_engine, replacing
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -27,7 +29,37 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from raudo.detector import Detector
+    from raudo.pipeline import Listener
     from raudo.records import Detections
+
+
+@dataclass(frozen=True)
+class DetectRequest:
+    """What `raudo detect` is asked for.
+
+    Attributes:
+        engine: An engine file, or a run folder.
+        source: An image, a folder of images, a video, or the index of a camera.
+        output: Where to write images or the video with boxes drawn on them: a file or a folder.
+        jsonl: Where to write one JSON object a line for each frame.
+        confidence: Lowest score that is kept.
+        iou: NMS threshold; None takes the model family's own.
+        classes: Names or numbers of the classes to keep; None keeps all.
+        target: Which decision of a run folder to follow; None takes the best that passed.
+        max_frames: Frames after which to stop.
+        trust_checkpoint: Open a checkpoint even though it imports unknown code.
+    """
+
+    engine: Path
+    source: str
+    output: Path | None = None
+    jsonl: Path | None = None
+    confidence: float = 0.25
+    iou: float | None = None
+    classes: tuple[str, ...] | None = None
+    target: str | None = None
+    max_frames: int | None = None
+    trust_checkpoint: bool = False
 
 
 class Summary(Record):
@@ -43,6 +75,51 @@ class Summary(Record):
     interrupted: bool = Field(
         description="Stopped by Ctrl-C; the outputs are kept as far as it got"
     )
+
+
+def detect(request: DetectRequest, listener: Listener) -> Summary:
+    """Load an engine and run it over a source.
+
+    Raises:
+        RaudoError: The engine, the source or an output cannot be used.
+    """
+    listener.step(f"load {request.engine}")
+    artifact = find_engine(request.engine, request.target)
+    selection = Selection(
+        confidence=request.confidence,
+        iou=request.iou,
+        classes=_labels(request.classes, artifact.manifest.spec.classes),
+    )
+    began = False
+
+    def progress(done: int, total: int | None) -> None:
+        nonlocal began
+        if not began:
+            listener.step(f"detect in {request.source}", total)
+            began = True
+        listener.advance(done)
+
+    with open_artifact(artifact, selection=selection, trust=request.trust_checkpoint) as detector:
+        return run(
+            detector,
+            request.source,
+            output=request.output,
+            jsonl=request.jsonl,
+            max_frames=request.max_frames,
+            on_progress=progress,
+        )
+
+
+def _labels(wanted: tuple[str, ...] | None, classes: tuple[str, ...]) -> tuple[int, ...] | None:
+    """Turn names and numbers of classes into labels."""
+    if wanted is None:
+        return None
+    known = {str(label): label for label in range(len(classes))}
+    known.update({name: label for label, name in enumerate(classes)})
+    if unknown := [word for word in wanted if word not in known]:
+        shown = ", ".join(classes[:10]) + (", ..." if len(classes) > 10 else "")
+        raise UsageError(f"the engine has no class {', '.join(unknown)}", hint=f"it has {shown}")
+    return tuple(known[word] for word in wanted)
 
 
 def run(

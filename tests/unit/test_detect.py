@@ -15,11 +15,12 @@ import numpy as np
 import pytest
 
 from raudo import detect, images
-from raudo.backends.null import NullEngine, canned
+from raudo.backends.null import NullBackend, NullEngine, canned
 from raudo.detector import Detector
 from raudo.errors import DataError, UsageError
 from raudo.frames import find_source
-from raudo.records import Spec
+from raudo.records import Artifact, Manifest, Spec
+from raudo.workspace import sha256, write_manifest
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -332,7 +333,7 @@ FULL_DISK = """
 import resource, signal, sys
 from pathlib import Path
 from raudo import detect
-from raudo.backends.null import NullEngine, canned
+from raudo.backends.null import NullBackend, NullEngine, canned
 from raudo.detector import Detector
 from raudo.errors import UsageError
 from raudo.records import Spec
@@ -397,3 +398,67 @@ def test_sources_that_cannot_be(tmp_path: Path, detector: Detector) -> None:
         with pytest.raises(DataError, match=words):
             detect.run(detector, tmp_path / name, jsonl=tmp_path / "l.jsonl")
     assert not (tmp_path / "l.jsonl").exists()
+
+
+@pytest.fixture
+def engine(tmp_path: Path, detector: Detector) -> Path:
+    path = tmp_path / "engine" / "e.npz"
+    path.parent.mkdir()
+    NullBackend().write_graph(canned(detector.spec, anchors=200, objects=OBJECTS, seed=1), path)
+    manifest = Manifest(
+        name="null-x",
+        backend="null",
+        precision="fp32",
+        spec=detector.spec,
+        source="m.pt",
+        source_sha256="0",
+        files_sha256={path.name: sha256(path)},
+    )
+    write_manifest(Artifact(path, manifest))
+    return path
+
+
+class Listening:
+    """Stands for the pipeline's listener, which the command line implements."""
+
+    def __init__(self) -> None:
+        self.heard: list[float | None] = []
+
+    def step(self, title: str, total: float | None = None) -> None:
+        self.heard.append(total)
+
+    def advance(self, done: float) -> None:
+        self.heard.append(done)
+
+
+def test_a_request_loads_the_engine_and_tells_its_progress(
+    tmp_path: Path, detector: Detector, engine: Path
+) -> None:
+    told = Listening()
+    source = write_video(tmp_path / "v.mp4", 3)
+    lines = tmp_path / "l.jsonl"
+    request = detect.DetectRequest(engine, str(source), jsonl=lines, confidence=0.5, iou=0.1)
+    detect.detect(request, told)
+    assert told.heard == [None, 3, 1, 2, 3]
+    found = [found for line in read_lines(lines) for found in line["detections"]]
+    assert len(found) > 3
+    assert min(one["score"] for one in found) >= 0.5
+
+
+def test_only_some_classes(tmp_path: Path, detector: Detector, engine: Path) -> None:
+    source = write_image(tmp_path / "a.png")
+    present = {int(label) for label in detector.detect(source).labels}
+    label = min(present)
+
+    def labels(*words: str) -> set[int]:
+        request = detect.DetectRequest(
+            engine, str(source), jsonl=tmp_path / "l.jsonl", classes=words
+        )
+        detect.detect(request, Listening())
+        (line,) = read_lines(tmp_path / "l.jsonl")
+        return {found["label"] for found in line["detections"]}
+
+    assert labels(detector.spec.classes[label]) == labels(str(label)) == {label}
+    assert labels(*(str(one) for one in range(3))) == present
+    with pytest.raises(UsageError, match="no class unicorn"):
+        labels("cat", "unicorn")
