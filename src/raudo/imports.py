@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from raudo.checkpoint import PickleScan
     from raudo.families.base import Family
 
-_CLASS = re.compile(r"[A-Z][A-Za-z0-9]+")
+_CLASS = re.compile(r"(v\d+)?[A-Z][A-Za-z0-9]+")
 
 _CALLABLE: dict[str, str] = {
     "torch": "Size device",
