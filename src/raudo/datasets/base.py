@@ -32,11 +32,19 @@ class LabelledImage:
 
 @dataclass(frozen=True)
 class Dataset:
-    """Labelled images of one or more splits."""
+    """Labelled images of one or more splits.
+
+    Attributes:
+        name: What to call it.
+        classes: Names of the classes, by index.
+        images: The images.
+        by_name: Whether the format knows classes by name, so that their order means nothing.
+    """
 
     name: str
     classes: tuple[str, ...]
     images: tuple[LabelledImage, ...]
+    by_name: bool = False
 
 
 class DatasetFormat(ABC):
