@@ -1,0 +1,309 @@
+"""Plots as inline SVG whose colours and fonts are the page's own, in light and in dark mode.
+
+Matplotlib draws with stand-in colours; each becomes a CSS variable in the SVG text.
+"""
+
+from __future__ import annotations
+
+import html
+import io
+import re
+import warnings
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from raudo.errors import MissingDependencyError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from numpy.typing import NDArray
+
+Kind = Literal["baseline", "chosen", "pass", "undecided", "fail", "other"]
+
+INK, MUTED, LINE, CARD, ACCENT = "#010101", "#020202", "#030303", "#040404", "#050505"
+GOOD, BAD, OPEN = "#060606", "#070707", "#080808"
+_VARIABLES = {
+    INK: "ink",
+    MUTED: "muted",
+    LINE: "line",
+    CARD: "card",
+    ACCENT: "accent",
+    GOOD: "pass",
+    BAD: "fail",
+    OPEN: "open",
+}
+_STYLES: dict[Kind, tuple[str, str, float, str]] = {
+    "baseline": ("s", MUTED, 60, "baseline"),
+    "chosen": ("*", ACCENT, 210, "chosen"),
+    "pass": ("o", GOOD, 62, "passes"),
+    "undecided": ("D", OPEN, 48, "not decided"),
+    "fail": ("X", BAD, 70, "fails"),
+    "other": ("o", MUTED, 44, "other target"),
+}
+"""Marker, colour, area and legend text: the shape tells as much as the colour."""
+_LABEL_ALL = 12
+_ALWAYS_LABELLED: tuple[Kind, ...] = ("baseline", "chosen")
+_SIDES = ((1, 0), (-1, 0), (0, 15), (0, -15), (1, 12), (1, -12), (-1, 12), (-1, -12))
+"""Where a label may go, best first: side of the point, and offset upwards in pixels."""
+_NAME_LENGTH = 28
+_BINS = 160
+
+
+@dataclass(frozen=True)
+class Point:
+    """One candidate in the plot of latency against quality."""
+
+    name: str
+    latency: float
+    quality: float
+    kind: Kind
+
+
+@dataclass(frozen=True)
+class Spread:
+    """The end-to-end times of one candidate, milliseconds."""
+
+    name: str
+    samples: Sequence[float]
+    p50: float
+    p95: float
+    p99: float
+    kind: Kind
+
+
+def pareto_front(points: Sequence[Point]) -> tuple[Point, ...]:
+    """Return the points that no other beats in latency without being worse in quality."""
+    front: list[Point] = []
+    for point in sorted(points, key=lambda p: (p.latency, -p.quality, p.name)):
+        if not front or point.quality > front[-1].quality:
+            front.append(point)
+    return tuple(front)
+
+
+def latency_against_quality(
+    points: Sequence[Point], quality: str, *, wide: bool, label: str
+) -> str:
+    """Plot latency against quality, with the Pareto front.
+
+    Args:
+        points: At least one.
+        quality: Title of the vertical axis.
+        wide: For a screen rather than a phone.
+        label: What a screen reader says.
+    """
+    figure = _figure((7.4, 4.7) if wide else (4.5, 4.5))
+    axes = figure.add_axes((0.1, 0.15, 0.87, 0.74) if wide else (0.15, 0.15, 0.81, 0.68))
+    _plain(axes)
+    front = pareto_front(points)
+    axes.step(
+        [p.latency for p in front],
+        [p.quality for p in front],
+        where="post",
+        color=ACCENT,
+        linewidth=1.6,
+        linestyle=(0, (4, 3)),
+        zorder=2,
+        label="Pareto front",
+    )
+    for kind, (marker, colour, area, title) in _STYLES.items():
+        chosen = [p for p in points if p.kind == kind]
+        if chosen:
+            x, y = [p.latency for p in chosen], [p.quality for p in chosen]
+            axes.scatter(
+                x,
+                y,
+                s=area,
+                c=colour,
+                marker=marker,
+                edgecolors=CARD,
+                linewidths=1,
+                zorder=3,
+                label=title,
+            )
+    _frame_points(axes, points)
+    axes.set_xlabel("Latency, ms a frame at p50 (further left is faster)", color=MUTED)
+    axes.set_title(quality, loc="left", color=MUTED, fontsize=10, pad=26 if wide else 44)
+    _legend(axes, 7 if wide else 3)
+    _label_points(figure, axes, points, front)
+    return _svg(figure, label)
+
+
+def latency_spreads(spreads: Sequence[Spread], *, wide: bool, label: str) -> str:
+    """Plot the distribution of each candidate's end-to-end times, one row each.
+
+    Args:
+        spreads: At least one.
+        wide: For a screen rather than a phone.
+        label: What a screen reader says.
+    """
+    width, row = (7.4, 0.46) if wide else (4.5, 0.5)
+    height = 0.85 + row * len(spreads)
+    figure = _figure((width, height))
+    left = 0.22 if wide else 0.34
+    axes = figure.add_axes((left, 0.5 / height, 0.97 - left, 1 - 0.85 / height))
+    _plain(axes)
+    top = max(s.p99 for s in spreads) * 1.06
+    edges = np.linspace(0, top, _BINS + 1)
+    for index, spread in enumerate(spreads):
+        _spread_row(axes, spread, len(spreads) - 1 - index, edges)
+    axes.set_xlim(0, top)
+    axes.set_ylim(-0.35, len(spreads) - 0.15)
+    axes.set_yticks([len(spreads) - 1 - i for i in range(len(spreads))])
+    names = axes.set_yticklabels([_short(s.name) for s in spreads], color=INK)
+    for name in names:
+        name.set_parse_math(False)
+    axes.grid(visible=False, axis="y")
+    axes.set_xlabel("ms a frame, end to end", color=MUTED)
+    _spread_legend(axes)
+    return _svg(figure, label)
+
+
+def _spread_row(axes: Axes, spread: Spread, base: int, edges: NDArray[np.float64]) -> None:
+    colour = _STYLES[spread.kind][1]
+    heights = density(spread.samples, edges)
+    centres = (edges[:-1] + edges[1:]) / 2
+    shown = heights > 0.004
+    axes.fill_between(
+        centres, base, base + 0.68 * heights, where=shown, color=colour, alpha=0.45, linewidth=0
+    )
+    axes.hlines(base, spread.p50, spread.p99, colors=colour, linewidth=1.4)
+    for value, marker in ((spread.p50, "o"), (spread.p95, "d"), (spread.p99, "|")):
+        face = CARD if marker == "d" else colour
+        axes.plot(
+            value, base, marker, color=colour, markersize=6, markerfacecolor=face, clip_on=False
+        )
+
+
+def density(samples: Sequence[float], edges: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return a smoothed histogram, its peak at 1: float64 [len(edges) - 1]."""
+    counts = np.histogram(samples, edges)[0].astype(np.float64)
+    kernel = np.exp(-0.5 * (np.arange(-6, 7) / 1.6) ** 2)
+    smooth: NDArray[np.float64] = np.convolve(counts, kernel, mode="same")
+    return smooth / smooth.max() if smooth.any() else smooth
+
+
+def _spread_legend(axes: Axes) -> None:
+    for marker, face, title in (("o", MUTED, "p50"), ("d", CARD, "p95"), ("|", MUTED, "p99")):
+        axes.plot(
+            [],
+            [],
+            marker,
+            color=MUTED,
+            markerfacecolor=face,
+            markersize=6,
+            label=title,
+        )
+    _legend(axes, 3)
+
+
+def _frame_points(axes: Axes, points: Sequence[Point]) -> None:
+    x, y = [p.latency for p in points], [p.quality for p in points]
+    tall = max(y) - min(y)
+    room = tall * 0.16 if tall else max(abs(y[0]) * 0.05, 0.01)
+    axes.set_ylim(min(y) - room, max(y) + room)
+    axes.set_xlim(0, max(x) * 1.14)
+
+
+def _label_points(
+    figure: Figure, axes: Axes, points: Sequence[Point], front: Sequence[Point]
+) -> None:
+    """Write names beside points, each on the first side where it covers nothing."""
+    wanted = [
+        p for p in points if len(points) <= _LABEL_ALL or p in front or p.kind in _ALWAYS_LABELLED
+    ]
+    figure.canvas.draw()
+    frame = axes.get_window_extent()
+    spots = axes.transData.transform([(p.latency, p.quality) for p in points])
+    taken = [(x - 7, y - 7, x + 7, y + 7) for x, y in spots]
+    for point in wanted:
+        x, y = axes.transData.transform((point.latency, point.quality))
+        name = _short(point.name)
+        wide, tall = 6.3 * len(name), 11.0
+        for dx, dy in _SIDES:
+            left = x + 10 if dx > 0 else x - 10 - wide if dx < 0 else x - wide / 2
+            low = y - tall / 2 + dy
+            box = (left, low, left + wide, low + tall)
+            if left >= frame.x0 and box[2] <= frame.x1 and not any(_meet(box, t) for t in taken):
+                taken.append(box)
+                at_x, at_y = axes.transData.inverted().transform((left, low + 2.5))
+                axes.text(at_x, at_y, name, color=INK, fontsize=9, zorder=4, parse_math=False)
+                break
+
+
+def _meet(one: tuple[float, ...], other: tuple[float, ...]) -> bool:
+    return one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]
+
+
+def _short(name: str) -> str:
+    flat = " ".join(name.split())
+    return flat if len(flat) <= _NAME_LENGTH else flat[: _NAME_LENGTH - 1] + "…"
+
+
+def _figure(size: tuple[float, float]) -> Figure:
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise MissingDependencyError(
+            "the plots of the report need matplotlib, which is not installed",
+            hint="pip install 'raudo[report]'",
+        ) from error
+    figure = Figure(figsize=size, dpi=72)
+    figure.patch.set_visible(False)
+    return figure
+
+
+def _plain(axes: Axes) -> None:
+    axes.patch.set_visible(False)
+    for side in axes.spines.values():
+        side.set_visible(False)
+    axes.grid(visible=True, color=LINE, linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.tick_params(length=0, labelsize=9, labelcolor=MUTED, pad=6)
+
+
+def _legend(axes: Axes, columns: int) -> None:
+    axes.legend(
+        loc="lower left",
+        bbox_to_anchor=(-0.02, 1.0),
+        ncols=columns,
+        frameon=False,
+        fontsize=9,
+        labelcolor=MUTED,
+        handletextpad=0.3,
+        columnspacing=1.1,
+        borderaxespad=0.2,
+        scatterpoints=1,
+    )
+
+
+def _svg(figure: Figure, label: str) -> str:
+    """Return the figure as an <svg> element without identity, date or colours of its own."""
+    import matplotlib as mpl
+
+    stream = io.StringIO()
+    settings: Any = {"svg.fonttype": "none", "svg.hashsalt": label}
+    with mpl.rc_context(settings), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing")
+        figure.savefig(stream, format="svg", metadata={"Date": None})
+    text = stream.getvalue()
+    text = text[text.index("<svg") :]
+    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
+    view = re.search(r'viewBox="[^"]+"', text)
+    assert view is not None  # noqa: S101 (matplotlib always writes one)
+    opening = f'<svg role="img" aria-label="{html.escape(label)}" {view.group()}>'
+    text = opening + text[text.index(">") + 1 :]
+    text = re.sub(
+        r' id="(?:figure|axes|patch|text|line2d|matplotlib|xtick|ytick|legend|\w+'
+        r'Collection)[\w.]*_\d+"',
+        "",
+        text,
+    )
+    text = re.sub(r"font: ([\d.]+px) [^;\"]+", r"font: \1 var(--sans)", text)
+    for colour, variable in _VARIABLES.items():
+        text = text.replace(colour, f"var(--{variable})")
+    return re.sub(r"\s*\n\s*", "\n", text)
