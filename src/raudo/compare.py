@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from raudo.benchmark import Timed
-    from raudo.pipeline import Listener
+    from raudo.listener import Listener
     from raudo.records import Spec, Speedup
 
 

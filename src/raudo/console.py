@@ -11,7 +11,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from raudo.pipeline import Listener
+from raudo.listener import Listener
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from raudo.detector import Detector
-    from raudo.pipeline import Listener
+    from raudo.listener import Listener
     from raudo.records import Detections
 
 

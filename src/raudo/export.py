@@ -22,7 +22,7 @@ from raudo.workspace import engine_files, manifest_path
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from raudo.pipeline import Listener
+    from raudo.listener import Listener
     from raudo.records import Artifact, Precision
 
 

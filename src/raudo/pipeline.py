@@ -20,6 +20,7 @@ from raudo.decide import decide
 from raudo.errors import RaudoError, WorkerError
 from raudo.evaluate import Evaluation, evaluate, load_detections, save_detections
 from raudo.inputs import gather
+from raudo.listener import Listener
 from raudo.machine import DISTURBED_SHARE, describe
 from raudo.records import Candidate, Report, RunSource, StepResult
 from raudo.scoring import Scorer
@@ -37,19 +38,6 @@ if TYPE_CHECKING:
     from raudo.workspace import Run
 
 log = logging.getLogger(__name__)
-
-
-class Listener:
-    """Is told how a run goes on; this one does nothing with it."""
-
-    def step(self, title: str, total: float | None = None) -> None:
-        """A step begins; `total` is what `advance` counts up to."""
-
-    def advance(self, done: float) -> None:
-        """The current step got as far as `done`."""
-
-    def finished(self, name: str, status: Status, reason: str) -> None:
-        """A candidate was made, was not, or was skipped."""
 
 
 @dataclass
