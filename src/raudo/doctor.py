@@ -58,8 +58,8 @@ def diagnose(output: Path = Path("runs")) -> tuple[Check, ...]:
         _main_job(),
         *(_plugin("backend", backend) for backend in discover.backends()),
         *(_plugin("pass", quantizer) for quantizer in discover.passes()),
-        *(_family(family.title, family.extra) for family in discover.families()),
-        _reports(),
+        *(_extra(f"family {family.name}", family.extra) for family in discover.families()),
+        _extra("HTML report", "report"),
         *_processor(),
         _memory(),
         _disk(output),
@@ -77,7 +77,7 @@ def is_ready(checks: Iterable[Check]) -> bool:
 def _python() -> Check:
     version = ".".join(map(str, sys.version_info[:3]))
     if sys.version_info[:2] >= OLDEST_PYTHON:
-        return Check(name="Python", status="ok", found=f"{version}, {sys.executable}")
+        return Check(name="Python", status="ok", found=version)
     oldest = ".".join(map(str, OLDEST_PYTHON))
     hint = f"install Python {oldest} or newer and run setup_hu04 again"
     return Check(name="Python", status="missing", found=version, hint=hint)
@@ -102,7 +102,7 @@ def _main_job() -> Check:
 
 
 def _plugin(kind: str, plugin: Backend | Pass) -> Check:
-    name = f"{kind}: {plugin.title}"
+    name = f"{kind} {plugin.name}"
     if missing := plugin.missing():
         return _not_installed(name, missing, plugin.extra)
     owners = {owner for module in plugin.modules for owner in _owners().get(module, ())}
@@ -113,14 +113,6 @@ def _plugin(kind: str, plugin: Backend | Pass) -> Check:
 def _owners() -> Mapping[str, list[str]]:
     """Distributions by the module that they install."""
     return metadata.packages_distributions()
-
-
-def _family(title: str, extra: str) -> Check:
-    return _extra(f"family: {title}", extra)
-
-
-def _reports() -> Check:
-    return _extra("HTML report", "report")
 
 
 def _extra(name: str, extra: str) -> Check:
