@@ -159,8 +159,8 @@ def _distance(pair: Assessed) -> tuple[int, float]:
 def _passed(chosen: Assessed, assessed: Sequence[Assessed]) -> Decision:
     candidate, checks = chosen
     reasons = [
-        f"{candidate.name} passes on {GATE_TITLES[check.gate]}: {_measured(check)}, "
-        f"{_demand(check)}"
+        f"{candidate.name} passes on {GATE_TITLES[check.gate]}: {_measured(check)} "
+        f"({_demand(check)})"
         for check in checks
     ]
     reasons += _localization(candidate, checks)
@@ -227,9 +227,8 @@ def _measured(check: Check) -> str:
 
 def _demand(check: Check) -> str:
     if check.gate == "speedup":
-        return f"at least {check.bound:g}x is asked"
-    word = "more" if check.gate == "similarity_percent" else "less"
-    return f"{word} than {check.bound:g} % is asked"
+        return f"gate: at least {check.bound:g}x"
+    return f"gate: {'over' if check.gate == 'similarity_percent' else 'under'} {check.bound:g} %"
 
 
 def _problem(candidate: Candidate, check: Check) -> str:
@@ -240,11 +239,11 @@ def _problem(candidate: Candidate, check: Check) -> str:
     if check.outcome == "fail":
         return (
             f"{candidate.name} fails on {title} by {_with_unit(check, check.shortfall)}: "
-            f"{_measured(check)}, {_demand(check)}"
+            f"{_measured(check)} ({_demand(check)})"
         )
     return (
         f"{candidate.name} is open on {title}: the interval of {_measured(check)} reaches "
-        f"{_with_unit(check, _overreach(check))} past the gate, {_demand(check)}"
+        f"{_with_unit(check, _overreach(check))} past it ({_demand(check)})"
     )
 
 

@@ -10,6 +10,7 @@ import io
 import re
 import warnings
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from numpy.typing import NDArray
 
+Box = tuple[float, float, float, float]
 Kind = Literal["baseline", "chosen", "pass", "undecided", "fail", "other"]
 
 INK, MUTED, LINE, CARD, ACCENT = "#010101", "#020202", "#030303", "#040404", "#050505"
@@ -46,6 +48,8 @@ _STYLES: dict[Kind, tuple[str, str, float, str]] = {
     "other": ("o", MUTED, 44, "other target"),
 }
 """Marker, colour, area and legend text: the shape tells as much as the colour."""
+_WIDE, _NARROW = (6.1, 4.5), (4.4, 4.5)
+"""Inches; one is 72 units of the SVG, and a card is about 6.5 or 4.5 of them wide."""
 _LABEL_ALL = 12
 _ALWAYS_LABELLED: tuple[Kind, ...] = ("baseline", "chosen")
 _SIDES = ((1, 0), (-1, 0), (0, 15), (0, -15), (1, 12), (1, -12), (-1, 12), (-1, -12))
@@ -96,8 +100,8 @@ def latency_against_quality(
         wide: For a screen rather than a phone.
         label: What a screen reader says.
     """
-    figure = _figure((7.4, 4.7) if wide else (4.5, 4.5))
-    axes = figure.add_axes((0.1, 0.15, 0.87, 0.74) if wide else (0.15, 0.15, 0.81, 0.68))
+    figure = _figure(_WIDE if wide else _NARROW)
+    axes = figure.add_axes((0.11, 0.12, 0.87, 0.73) if wide else (0.15, 0.13, 0.82, 0.68))
     _plain(axes)
     front = pareto_front(points)
     axes.step(
@@ -127,8 +131,8 @@ def latency_against_quality(
             )
     _frame_points(axes, points)
     axes.set_xlabel("Latency, ms a frame at p50 (further left is faster)", color=MUTED)
-    axes.set_title(quality, loc="left", color=MUTED, fontsize=10, pad=26 if wide else 44)
-    _legend(axes, 7 if wide else 3)
+    axes.set_title(quality, loc="left", color=MUTED, fontsize=10, pad=42 if wide else 44)
+    _legend(axes, 4 if wide else 3)
     _label_points(figure, axes, points, front)
     return _svg(figure, label)
 
@@ -141,11 +145,11 @@ def latency_spreads(spreads: Sequence[Spread], *, wide: bool, label: str) -> str
         wide: For a screen rather than a phone.
         label: What a screen reader says.
     """
-    width, row = (7.4, 0.46) if wide else (4.5, 0.5)
-    height = 0.85 + row * len(spreads)
+    width, least = _WIDE if wide else (_NARROW[0], 0.0)
+    height = max(least, 0.9 + 0.46 * len(spreads))
     figure = _figure((width, height))
-    left = 0.22 if wide else 0.34
-    axes = figure.add_axes((left, 0.5 / height, 0.97 - left, 1 - 0.85 / height))
+    left = 0.27 if wide else 0.35
+    axes = figure.add_axes((left, 0.54 / height, 0.97 - left, 1 - 0.9 / height))
     _plain(axes)
     top = max(s.p99 for s in spreads) * 1.06
     edges = np.linspace(0, top, _BINS + 1)
@@ -219,7 +223,8 @@ def _label_points(
     figure.canvas.draw()
     frame = axes.get_window_extent()
     spots = axes.transData.transform([(p.latency, p.quality) for p in points])
-    taken = [(x - 7, y - 7, x + 7, y + 7) for x, y in spots]
+    taken: list[Box] = [(x - 7, y - 7, x + 7, y + 7) for x, y in spots]
+    taken += _steps(axes.transData.transform([(p.latency, p.quality) for p in front]))
     for point in wanted:
         x, y = axes.transData.transform((point.latency, point.quality))
         name = _short(point.name)
@@ -235,7 +240,15 @@ def _label_points(
                 break
 
 
-def _meet(one: tuple[float, ...], other: tuple[float, ...]) -> bool:
+def _steps(corners: NDArray[np.float64]) -> list[Box]:
+    """Return the thin boxes that the Pareto front's line covers."""
+    boxes: list[Box] = []
+    for (x, y), (next_x, next_y) in pairwise(corners.tolist()):
+        boxes += [(x, y - 1, next_x, y + 1), (next_x - 1, y, next_x + 1, next_y)]
+    return boxes
+
+
+def _meet(one: Box, other: Box) -> bool:
     return one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]
 
 

@@ -61,6 +61,14 @@ def average_precision(value: float | None) -> str:
     return MISSING if value is None or not math.isfinite(value) else f"{value:.3f}"
 
 
+def change(points: float | None) -> str:
+    """Return a change in points with its sign; no sign where it rounds to nothing."""
+    if points is None or not math.isfinite(points):
+        return MISSING
+    rounded = round(points, 1)
+    return f"{rounded:+.1f}" if rounded else "0.0"
+
+
 def megabytes(size: int | None) -> str:
     """Return a size in MB (10^6 bytes)."""
     return MISSING if size is None else f"{number(size / 1e6)} MB"

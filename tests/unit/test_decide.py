@@ -181,7 +181,7 @@ def test_why_a_target_is_skipped() -> None:
 
 def test_a_failed_gate_is_named_with_its_distance_and_a_remedy() -> None:
     slow = on_cpu(candidate(speedup=(1.39, 1.36, 1.42)))
-    assert "fails on speedup by 0.11x: 1.39x [1.36, 1.42], at least 1.5x" in said(slow)
+    assert "fails on speedup by 0.11x: 1.39x [1.36, 1.42] (gate: at least 1.5x)" in said(slow)
     assert "`size`" in said(slow)
     lossy = on_cpu(candidate(precision="int8", loss=(3.0, 2.0, 4.0)))
     assert "by 2.00 %" in said(lossy)
@@ -202,7 +202,7 @@ def test_the_closest_failures_come_first() -> None:
 
 def test_what_would_settle_an_open_gate() -> None:
     accuracy = said(on_cpu(candidate(loss=(0.4, -0.8, 1.6))))
-    assert "reaches 0.60 % past the gate" in accuracy
+    assert "reaches 0.60 % past it (gate: under 1 %)" in accuracy
     assert "about 370 labelled images would settle engine-fp32, it had 91" in accuracy  # 91 * 2^2
     speed = said(on_cpu(candidate(speedup=(1.6, 1.4, 1.8))))
     assert "`timing_budget`" in speed

@@ -54,8 +54,14 @@ class HtmlReport(ReportFormat):
             lstrip_blocks=True,
             undefined=StrictUndefined,
         )
+        environment.filters["tidy"] = _tidy
         page = environment.get_template(TEMPLATE).render(**_page(report, folder))
         return page.rstrip() + "\n"
+
+
+def _tidy(text: str) -> str:
+    """Keep a number and its percent sign on one line."""
+    return text.replace(" %", "\N{NO-BREAK SPACE}%")
 
 
 def _page(report: Report, folder: Path) -> dict[str, Any]:
