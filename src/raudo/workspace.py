@@ -100,14 +100,25 @@ def read_artifact(engine: Path) -> Artifact:
             f"{beside} is not a manifest that this raudo reads: {first_problem(error)}",
             hint="make the engine again with 'raudo export'",
         ) from error
+    if engine.name not in manifest.files_sha256:
+        raise EngineError(
+            f"{beside.name} does not describe {engine}",
+            hint="engine and manifest keep the names that 'raudo export' gave them",
+        )
     for name, digest in manifest.files_sha256.items():
-        file = engine.with_name(name)
-        if Path(name).name != name or not file.is_file() or sha256(file) != digest:
+        if not _is_file_of(engine.parent, name, digest):
             raise EngineError(
-                f"{engine.with_name(name)} is not the file that {beside.name} describes",
+                f"{name!r} is not the file that {beside} describes",
                 hint="it is damaged, missing or was replaced; make it again with 'raudo export'",
             )
     return Artifact(engine, manifest)
+
+
+def _is_file_of(folder: Path, name: str, digest: str) -> bool:
+    try:
+        return Path(name).name == name and sha256(folder / name) == digest
+    except (OSError, ValueError):  # missing, or no name that a file can have
+        return False
 
 
 def first_problem(error: ValidationError) -> str:
@@ -215,7 +226,7 @@ def resolve_run(path: Path) -> Run:
         EngineError: There is no run folder.
     """
     if path.name == LATEST and path.is_file():
-        path = path.with_name(path.read_text(encoding="utf-8").strip())
+        path = path.parent / path.read_text(encoding="utf-8").strip()
     if not path.is_dir():
         raise EngineError(f"no such run folder: {path}", hint="make one with 'raudo optimize'")
     return Run(path.resolve())
