@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 THRESHOLDS = np.linspace(0.5, 0.95, 10)
 HIT, IGNORED = 1, 2
 
-_PAIRS_AT_ONCE = 4_000_000
+_PAIRS_AT_ONCE = 250_000
 
 
 @dataclass(frozen=True)
@@ -137,7 +137,7 @@ def _overlapping(
 
 
 def _portions(number: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
-    """Split detections that have boxes into portions of few enough pairs for the memory."""
+    """Split detections that have boxes into portions of few enough pairs for the caches."""
     some = np.flatnonzero(number)
     portion = np.cumsum(number[some]) // _PAIRS_AT_ONCE
     yield from np.split(some, np.flatnonzero(np.diff(portion)) + 1)
