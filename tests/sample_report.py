@@ -276,7 +276,9 @@ def every(folder: Path) -> Mapping[str, Report]:
         "inconclusive": report(
             base, candidate("engine-bf16", 20.0, precision="bf16", drop=0.6, width=1.5)
         ),
-        "nothing ran": report(unable("torch-fp32", "FAILED", "it crashed")),
+        "nothing ran": report(
+            unable("torch-fp32", "FAILED", "it crashed").model_copy(update={"baseline": True})
+        ),
         "thirty candidates": report(base, *crowd),
         "disturbed, with warnings": full().model_copy(
             update={"machine": machine, "warnings": ("no GPU", HOSTILE)}

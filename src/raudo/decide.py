@@ -160,7 +160,7 @@ def _passed(chosen: Assessed, assessed: Sequence[Assessed]) -> Decision:
     candidate, checks = chosen
     reasons = [
         f"{candidate.name} passes on {GATE_TITLES[check.gate]}: {_measured(check)} "
-        f"({_demand(check)})"
+        f"(gate: {_demand(check)})"
         for check in checks
     ]
     reasons += _localization(candidate, checks)
@@ -227,8 +227,8 @@ def _measured(check: Check) -> str:
 
 def _demand(check: Check) -> str:
     if check.gate == "speedup":
-        return f"gate: at least {check.bound:g}x"
-    return f"gate: {'over' if check.gate == 'similarity_percent' else 'under'} {check.bound:g} %"
+        return f"at least {check.bound:g}x"
+    return f"{'over' if check.gate == 'similarity_percent' else 'under'} {check.bound:g} %"
 
 
 def _problem(candidate: Candidate, check: Check) -> str:
@@ -239,11 +239,11 @@ def _problem(candidate: Candidate, check: Check) -> str:
     if check.outcome == "fail":
         return (
             f"{candidate.name} fails on {title} by {_with_unit(check, check.shortfall)}: "
-            f"{_measured(check)} ({_demand(check)})"
+            f"{_measured(check)} (gate: {_demand(check)})"
         )
     return (
-        f"{candidate.name} is open on {title}: the interval of {_measured(check)} reaches "
-        f"{_with_unit(check, _overreach(check))} past it ({_demand(check)})"
+        f"{candidate.name} is undecided on {title}: {_measured(check)} straddles the gate "
+        f"({_demand(check)}) by {_with_unit(check, _overreach(check))}"
     )
 
 

@@ -101,7 +101,7 @@ def latency_against_quality(
         label: What a screen reader says.
     """
     figure = _figure(_WIDE if wide else _NARROW)
-    axes = figure.add_axes((0.11, 0.12, 0.87, 0.73) if wide else (0.15, 0.13, 0.82, 0.68))
+    axes = figure.add_axes((0.15, 0.13, 0.83, 0.74) if wide else (0.19, 0.13, 0.79, 0.71))
     _plain(axes)
     front = pareto_front(points)
     axes.step(
@@ -131,7 +131,7 @@ def latency_against_quality(
             )
     _frame_points(axes, points)
     axes.set_xlabel("Latency, ms a frame at p50 (further left is faster)", color=MUTED)
-    axes.set_title(quality, loc="left", color=MUTED, fontsize=10, pad=42 if wide else 44)
+    axes.set_ylabel(quality, color=MUTED)
     _legend(axes, 4 if wide else 3)
     _label_points(figure, axes, points, front)
     return _svg(figure, label)
@@ -154,7 +154,7 @@ def latency_spreads(spreads: Sequence[Spread], *, wide: bool, label: str) -> str
     top = max(s.p99 for s in spreads) * 1.06
     edges = np.linspace(0, top, _BINS + 1)
     for index, spread in enumerate(spreads):
-        _spread_row(axes, spread, len(spreads) - 1 - index, edges)
+        _spread_row(axes, spread, len(spreads) - 1 - index, edges, 0.7 * min(1.0, len(spreads) / 6))
     axes.set_xlim(0, top)
     axes.set_ylim(-0.35, len(spreads) - 0.15)
     axes.set_yticks([len(spreads) - 1 - i for i in range(len(spreads))])
@@ -167,13 +167,15 @@ def latency_spreads(spreads: Sequence[Spread], *, wide: bool, label: str) -> str
     return _svg(figure, label)
 
 
-def _spread_row(axes: Axes, spread: Spread, base: int, edges: NDArray[np.float64]) -> None:
+def _spread_row(
+    axes: Axes, spread: Spread, base: int, edges: NDArray[np.float64], tallest: float
+) -> None:
     colour = _STYLES[spread.kind][1]
     heights = density(spread.samples, edges)
     centres = (edges[:-1] + edges[1:]) / 2
     shown = heights > 0.004
     axes.fill_between(
-        centres, base, base + 0.68 * heights, where=shown, color=colour, alpha=0.45, linewidth=0
+        centres, base, base + tallest * heights, where=shown, color=colour, alpha=0.45, linewidth=0
     )
     axes.hlines(base, spread.p50, spread.p99, colors=colour, linewidth=1.4)
     for value, marker in ((spread.p50, "o"), (spread.p95, "d"), (spread.p99, "|")):
@@ -207,8 +209,8 @@ def _spread_legend(axes: Axes) -> None:
 
 def _frame_points(axes: Axes, points: Sequence[Point]) -> None:
     x, y = [p.latency for p in points], [p.quality for p in points]
-    tall = max(y) - min(y)
-    room = tall * 0.16 if tall else max(abs(y[0]) * 0.05, 0.01)
+    # A tenth of a percent must not look like a cliff: the axis spans at least 4 % of its values.
+    room = max((max(y) - min(y)) * 0.16, 0.02 * max(map(abs, y)), 0.01)
     axes.set_ylim(min(y) - room, max(y) + room)
     axes.set_xlim(0, max(x) * 1.14)
 

@@ -202,7 +202,7 @@ def test_the_closest_failures_come_first() -> None:
 
 def test_what_would_settle_an_open_gate() -> None:
     accuracy = said(on_cpu(candidate(loss=(0.4, -0.8, 1.6))))
-    assert "reaches 0.60 % past it (gate: under 1 %)" in accuracy
+    assert "straddles the gate (under 1 %) by 0.60 %" in accuracy
     assert "about 370 labelled images would settle engine-fp32, it had 91" in accuracy  # 91 * 2^2
     speed = said(on_cpu(candidate(speedup=(1.6, 1.4, 1.8))))
     assert "`timing_budget`" in speed

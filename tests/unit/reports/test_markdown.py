@@ -1,0 +1,63 @@
+"""report.md: what a reviewer sees in a pull request."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+import pytest
+
+from raudo.reports.markdown import plain
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+def test_verdict_first(rendered: Callable[[str, str], str]) -> None:
+    assert rendered("markdown", "full").splitlines()[0] == (
+        "## ✅ PASS: openvino-fp32 runs 2.29\N{MULTIPLICATION SIGN} as fast"
+    )
+    assert "INCONCLUSIVE" in rendered("markdown", "inconclusive").splitlines()[0]
+
+
+def test_every_row_of_a_table_has_the_same_columns(rendered: Callable[[str, str], str]) -> None:
+    for kind in ("full", "hostile names", "nothing ran"):
+        rows = [r for r in rendered("markdown", kind).splitlines() if r.startswith("|")]
+        assert len(rows) >= 3
+        assert len({row.count("|") for row in rows}) == 1
+
+
+def test_candidates_show_their_figures(rendered: Callable[[str, str], str]) -> None:
+    (row,) = re.findall(r"^\| openvino-int8 .*$", rendered("markdown", "full"), re.MULTILINE)
+    for figure in ("fails", "[5.18, 5.33]", "11.8", "29.0 %", "[25.8, 32.2]", "71.0 %", "1.95 MB"):
+        assert figure in row
+    assert "**openvino-fp32**" in rendered("markdown", "full")
+
+
+def test_nothing_hostile_gets_through(rendered: Callable[[str, str], str]) -> None:
+    text = rendered("markdown", "hostile names")
+    assert "<script" not in text
+    assert "](" not in text
+    assert "\n## new" not in text
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("plain words, 1.5x [0, 1]", "plain words, 1.5x &#91;0, 1&#93;"),
+        ("a|b", "a&#124;b"),
+        ("<b>", "&#60;b&#62;"),
+        ("@someone", "&#64;someone"),
+        ("two\nlines", "two lines"),
+        ("- item", "&#45; item"),
+        ("1. item", "1&#46; item"),
+        ("onnxruntime-fp32", "onnxruntime-fp32"),
+    ],
+)
+def test_plain(text: str, expected: str) -> None:
+    assert plain(text) == expected
+
+
+def test_a_disturbed_run_says_so(rendered: Callable[[str, str], str]) -> None:
+    assert "took 31.0 % of the machine" in rendered("markdown", "disturbed, with warnings")
+    assert "of the machine" not in rendered("markdown", "full")
