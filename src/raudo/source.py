@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pickletools
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from raudo import discover
 from raudo.checkpoint import ZIP_MAGIC, PickleScan, scan_checkpoint
@@ -11,6 +11,7 @@ from raudo.errors import MissingDependencyError, SourceError, UsageError
 from raudo.families.base import Evidence
 from raudo.imports import disallowed
 from raudo.records import MAX_SIDE
+from raudo.surgery import inputs_of, shape_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -112,19 +113,12 @@ def _inspect_onnx(path: Path) -> Evidence:
             f"{path} is not an ONNX file, or is damaged or cut off",
             hint="get the file again, or export it again",
         ) from error
-    weights = {tensor.name for tensor in model.graph.initializer}
-    values = [v for v in (*model.graph.input, *model.graph.output) if v.name not in weights]
-    if not model.graph.node or not values:
+    if not model.graph.node or not model.graph.output:
         raise SourceError(f"{path} holds no ONNX graph", hint="export it again")
     strings = {text for prop in model.metadata_props for text in (prop.key, prop.value)}
-    shapes = {value.name: onnx_shape(value) for value in values}
+    values = (*inputs_of(model), *model.graph.output)
+    shapes = {value.name: shape_of(value) for value in values}
     return Evidence(path, "onnx", frozenset(), frozenset(strings), shapes)
-
-
-def onnx_shape(value: Any) -> tuple[int, ...]:
-    """Return the shape of an ONNX graph's input or output; -1 where it is dynamic."""
-    dims = value.type.tensor_type.shape.dim
-    return tuple(d.dim_value if d.HasField("dim_value") else -1 for d in dims)
 
 
 def _unrecognized(evidence: Evidence) -> SourceError:

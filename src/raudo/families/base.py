@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from raudo.records import Spec
 
 ONNX_OPSET = 17
+SPEC_KEY = "raudo_spec"
+"""Key of the spec, as JSON, in the metadata of ONNX files that raudo writes."""
 
 
 @dataclass(frozen=True)
@@ -92,6 +94,7 @@ class TorchModel(Model):
         for output, shape in zip(model.graph.output, shapes, strict=True):
             for dim, side in list(zip(output.type.tensor_type.shape.dim, shape, strict=True))[1:]:
                 dim.dim_value = side
+        model.metadata_props.add(key=SPEC_KEY, value=self.spec.model_dump_json())
         onnx.save(model, path)
 
 
