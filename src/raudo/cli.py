@@ -294,24 +294,30 @@ def detect(
 ) -> None:
     """Detect in an image, a folder, a video or a camera; draw boxes, write JSON lines."""
     from raudo import console
-    from raudo.detect import DetectRequest
-    from raudo.detect import detect as run_detect
+    from raudo.detect import run
+    from raudo.detector import load
 
-    request = DetectRequest(
-        engine=engine,
-        source=source,
-        output=output,
-        jsonl=jsonl,
-        confidence=conf,
-        iou=iou,
-        classes=words(classes),
-        target=target,
-        max_frames=max_frames,
-        trust_checkpoint=trust_checkpoint,
-    )
-    with console.ProgressListener() as listener:
-        summary = run_detect(request, listener)
-    console.show_detected(summary, as_json=json)
+    with (
+        load(
+            engine,
+            target=target,
+            confidence=conf,
+            iou=iou,
+            classes=words(classes),
+            trust_checkpoint=trust_checkpoint,
+        ) as detector,
+        console.ProgressListener() as listener,
+    ):
+        listener.step(f"Detecting in {source}")
+        summary = run(
+            detector,
+            source,
+            output=output,
+            jsonl=jsonl,
+            max_frames=max_frames,
+            on_progress=listener.advance,
+        )
+    console.show_records([summary], as_json=json)
     raise typer.Exit(EXIT_INTERRUPTED if summary.interrupted else 0)
 
 

@@ -160,7 +160,7 @@ def validate_engines(
                     trust=options.trust,
                     on_images=partial(_advance, listener, number * len(files)),
                 )
-        scorer = Scorer(dataset, spec, evaluations[baseline])
+        scorer = Scorer(dataset, evaluations[baseline])
         listener.step("Comparing with the baseline", len(evaluations))
         scores = {}
         for done, (name, evaluation) in enumerate(evaluations.items(), 1):

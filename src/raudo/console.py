@@ -67,12 +67,14 @@ class ProgressListener(Listener):
         """Show the step's title and an empty bar."""
         self._progress.reset(self._task, description=title, total=total)
 
-    def advance(self, done: float) -> None:
+    def advance(self, done: float, total: float | None = None) -> None:
         """Fill the bar."""
-        self._progress.update(self._task, completed=done)
+        self._progress.update(self._task, completed=done, total=total)
 
     def finished(self, name: str, status: Status, reason: str) -> None:
         """Print a line for the candidate, above the bar."""
+        line = f"  {styled(status)} {name}  [dim]{escape(reason)}[/]"
+        self._progress.console.print(line, highlight=False)
 
 
 def styled(word: str) -> str:

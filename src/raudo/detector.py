@@ -11,6 +11,7 @@ import numpy as np
 
 from raudo import discover, images
 from raudo.backends.base import Outputs, Resources
+from raudo.errors import UsageError
 from raudo.machine import available_threads
 from raudo.records import Detections
 from raudo.workspace import find_engine
@@ -266,6 +267,7 @@ def load(
     target: str | None = None,
     confidence: float = 0.25,
     iou: float | None = None,
+    classes: Sequence[str] | None = None,
     trust_checkpoint: bool = False,
 ) -> Detector:
     """Load an engine file, or what a run folder chose for a target.
@@ -276,11 +278,32 @@ def load(
             production_cpu, edge and development that passed.
         confidence: Lowest score that is kept.
         iou: NMS threshold; None takes the model family's own.
+        classes: Names or numbers of the classes to keep; None keeps all.
         trust_checkpoint: Open a checkpoint even though it imports unknown code.
 
     Raises:
         EngineError: There is no engine, or its manifest does not fit.
+        UsageError: The model has no such class.
     """
     artifact = find_engine(Path(source), target)
-    selection = Selection(confidence=confidence, iou=iou)
+    kept = None if classes is None else labels_of(classes, artifact.manifest.spec)
+    selection = Selection(confidence=confidence, iou=iou, classes=kept)
     return open_artifact(artifact, selection=selection, trust=trust_checkpoint)
+
+
+def labels_of(names: Sequence[str], spec: Spec) -> tuple[int, ...]:
+    """Return the labels of classes given by name or by number.
+
+    Raises:
+        UsageError: The model has no such class.
+    """
+    labels = []
+    for name in names:
+        if name in spec.classes:
+            labels.append(spec.classes.index(name))
+        elif name.isdecimal() and int(name) < len(spec.classes):
+            labels.append(int(name))
+        else:
+            known = ", ".join(spec.classes[:10]) + (", ..." if len(spec.classes) > 10 else "")
+            raise UsageError(f"the model has no class '{name}'", hint=f"it has: {known}")
+    return tuple(labels)

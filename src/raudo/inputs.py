@@ -109,7 +109,7 @@ def extract_frames(video: Path, folder: Path, most: int = VIDEO_FRAMES) -> tuple
     count = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
     capture.release()
     step = max(1, count // most)
-    files = []
+    files: list[Path] = []
     for number, frame in enumerate(read_video(video)):
         if number % step or len(files) == most:
             continue

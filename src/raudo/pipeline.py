@@ -203,7 +203,6 @@ def _validate_all(job: Job) -> None:
     job.listener.step("Comparing with the baseline", len(evaluations))
     scorer = Scorer(
         job.inputs.dataset,
-        job.inputs.info.spec,
         reference,
         resamples=job.settings.bootstrap,
         seed=job.settings.seed,

@@ -1,7 +1,7 @@
 """Makes or runs an engine in a process of its own: a crash, a hang, a lack of memory end only that.
 
-`Worker` is the side that asks, `Station` the side that answers (`python -m raudo.worker`). They
-exchange pickled frames over the child's standard input and output.
+`Worker` is the side that asks, `Station`, in the process, the side that answers. They exchange
+pickled frames over the process's standard input and output.
 """
 
 from __future__ import annotations
@@ -104,7 +104,7 @@ class Worker:
         errors = self._log.open("ab") if self._log else None
         try:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "raudo.worker"],
+                [sys.executable, "-c", "from raudo.worker import serve; serve()"],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=errors or subprocess.DEVNULL,
@@ -330,6 +330,8 @@ class Station:
 
 def serve() -> None:
     """Answer requests from standard input until it closes."""
+    # A Ctrl-C in the terminal reaches the whole group: the parent decides what it means.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     # Libraries print to standard output; keep the channel for ourselves.
     channel = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
@@ -354,9 +356,3 @@ def serve() -> None:
                 ),
             )
         _send(channel, reply)
-
-
-if __name__ == "__main__":
-    # A Ctrl-C in the terminal reaches the whole group: the parent decides what it means.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    serve()
