@@ -222,6 +222,7 @@ def _label_points(
     wanted = [
         p for p in points if len(points) <= _LABEL_ALL or p in front or p.kind in _ALWAYS_LABELLED
     ]
+    wanted.sort(key=lambda p: (p.kind not in _ALWAYS_LABELLED, p not in front, p.latency))
     figure.canvas.draw()
     frame = axes.get_window_extent()
     spots = axes.transData.transform([(p.latency, p.quality) for p in points])
@@ -318,7 +319,8 @@ def _svg(figure: Figure, label: str) -> str:
         "",
         text,
     )
-    text = re.sub(r"font: ([\d.]+px) [^;\"]+", r"font: \1 var(--sans)", text)
+    # Versions of matplotlib differ in how they name the font: in one property, or in its own.
+    text = re.sub(r"(font: [\d.]+px|font-family:) [^;\"]+", r"\1 var(--sans)", text)
     for colour, variable in _VARIABLES.items():
         text = text.replace(colour, f"var(--{variable})")
     return re.sub(r"\s*\n\s*", "\n", text)
