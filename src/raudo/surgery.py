@@ -44,10 +44,9 @@ def fix_shapes(model: onnx.ModelProto, height: int, width: int) -> tuple[int, ..
     dims = inputs_of(model)[0].type.tensor_type.shape.dim
     dims[2].dim_value, dims[3].dim_value = height, width
     declared = shape_of(model.graph.output[0])
-    if dims[0].HasField("dim_value"):
-        _free_reshapes(model)
+    free = not dims[0].HasField("dim_value") or _free_batch(model)
     dims[0].dim_param = BATCH
-    if not _infer(model):
+    if not (free and _infer(model)):
         dims[0].dim_value = 1
         _infer(model)
     inferred = shape_of(model.graph.output[0])
@@ -69,6 +68,25 @@ def _infer(model: onnx.ModelProto) -> bool:
     model.graph.CopyFrom(inferred.graph)
     dims = model.graph.output[0].type.tensor_type.shape.dim
     return len(dims) > 0 and dims[0].dim_param == BATCH
+
+
+def _free_batch(model: onnx.ModelProto) -> bool:
+    """Make a graph of batch one take any batch; tell whether that works, by its shapes at two."""
+    import onnx
+
+    _free_reshapes(model)
+    twice = onnx.ModelProto()
+    twice.CopyFrom(model)
+    inputs_of(twice)[0].type.tensor_type.shape.dim[0].dim_value = 2
+    if _infer(twice) or shape_of(twice.graph.output[0])[:1] != (2,):
+        return False
+    values = (*twice.graph.value_info, *twice.graph.output)
+    sizes = {value.name: np.prod(shape_of(value)) for value in values if -1 not in shape_of(value)}
+    reshapes = [node for node in twice.graph.node if node.op_type == "Reshape"]
+    return all(
+        node.input[0] in sizes and sizes[node.input[0]] == sizes.get(node.output[0])
+        for node in reshapes
+    )
 
 
 def _free_reshapes(model: onnx.ModelProto) -> None:
