@@ -52,8 +52,8 @@ _WIDE, _NARROW = (6.1, 4.5), (4.4, 4.5)
 """Inches; one is 72 units of the SVG, and a card is about 6.5 or 4.5 of them wide."""
 _LABEL_ALL = 12
 _ALWAYS_LABELLED: tuple[Kind, ...] = ("baseline", "chosen")
-_SIDES = ((1, 0), (-1, 0), (0, 15), (0, -15), (1, 12), (1, -12), (-1, 12), (-1, -12))
-"""Where a label may go, best first: side of the point, and offset upwards in pixels."""
+_SIDES = tuple((side, rise) for rise in (0, 14, -14, 26, -26, 38, -38) for side in (1, -1, 0))
+"""Where a label may go, best first: side of the point, and pixels above it."""
 _NAME_LENGTH = 28
 _BINS = 160
 
