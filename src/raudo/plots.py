@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from matplotlib.transforms import Bbox
     from numpy.typing import NDArray
 
 Box = tuple[float, float, float, float]
@@ -55,6 +56,8 @@ _ALWAYS_LABELLED: tuple[Kind, ...] = ("baseline", "chosen")
 _SIDES = tuple((side, rise) for rise in (0, 14, -14, 26, -26, 38, -38) for side in (1, -1, 0))
 """Where a label may go, best first: side of the point, and pixels above it."""
 _NAME_LENGTH = 28
+_LETTER, _LINE_HEIGHT = 6.3, 11.0
+"""About how wide a letter and how tall a line of a label are, pixels."""
 _BINS = 160
 
 
@@ -228,19 +231,36 @@ def _label_points(
     spots = axes.transData.transform([(p.latency, p.quality) for p in points])
     taken: list[Box] = [(x - 7, y - 7, x + 7, y + 7) for x, y in spots]
     taken += _steps(axes.transData.transform([(p.latency, p.quality) for p in front]))
+    to_data = axes.transData.inverted().transform
     for point in wanted:
-        x, y = axes.transData.transform((point.latency, point.quality))
         name = _short(point.name)
-        wide, tall = 6.3 * len(name), 11.0
-        for dx, dy in _SIDES:
-            left = x + 10 if dx > 0 else x - 10 - wide if dx < 0 else x - wide / 2
-            low = y - tall / 2 + dy
-            box = (left, low, left + wide, low + tall)
-            if left >= frame.x0 and box[2] <= frame.x1 and not any(_meet(box, t) for t in taken):
-                taken.append(box)
-                at_x, at_y = axes.transData.inverted().transform((left, low + 2.5))
-                axes.text(at_x, at_y, name, color=INK, fontsize=9, zorder=4, parse_math=False)
-                break
+        x, y = axes.transData.transform((point.latency, point.quality))
+        box = _free_place(x, y, _LETTER * len(name), frame, taken)
+        if box is None:
+            continue
+        taken.append(box)
+        left, low = to_data((box[0], box[1] + 2.5))
+        axes.text(left, low, name, color=INK, fontsize=9, zorder=4, parse_math=False)
+        if abs(box[1] + box[3] - 2 * y) > 40:  # so far away that a line must tell whose it is
+            near = to_data((min(max(x, box[0]), box[2]), box[1] if box[1] > y else box[3]))
+            axes.plot(
+                *zip(near, (point.latency, point.quality), strict=True),
+                color=MUTED,
+                linewidth=0.7,
+                zorder=2,
+            )
+
+
+def _free_place(x: float, y: float, width: float, frame: Bbox, taken: Sequence[Box]) -> Box | None:
+    """Return the first place for a label beside (x, y) that covers nothing, in pixels."""
+    for side, rise in _SIDES:
+        left = x + 10 if side > 0 else x - 10 - width if side < 0 else x - width / 2
+        low = y - _LINE_HEIGHT / 2 + rise
+        box = (left, low, left + width, low + _LINE_HEIGHT)
+        inside = frame.contains(box[0], box[1]) and frame.contains(box[2], box[3])
+        if inside and not any(_meet(box, other) for other in taken):
+            return box
+    return None
 
 
 def _steps(corners: NDArray[np.float64]) -> list[Box]:
