@@ -138,6 +138,19 @@ def test_equals_pycocotools_beyond_a_hundred_detections() -> None:
     np.testing.assert_allclose(ours, pycocotools_precision(samples), rtol=0, atol=1e-6)
 
 
+@pytest.mark.parametrize("order", [[0, 1], [1, 0]])
+def test_of_equal_overlaps_the_later_box_is_taken(order: list[int]) -> None:
+    # The first detection overlaps both boxes by 0.8; what it leaves decides on the second one.
+    boxes = np.array([[0.0, 0, 10, 8], [0, 2, 10, 10]])[order]
+    labels = np.zeros(2, np.int64)
+    truth = LabelledImage(Path("a.jpg"), boxes, labels, np.zeros(2, np.bool_))
+    found = np.array([[0, 0, 10, 10], [0, 0, 10, 8]], np.float32)
+    sample = Sample(Detections(found, np.array([0.9, 0.8], np.float32), labels), truth=truth)
+    ours = average_precision(match([sample], CLASSES))
+    np.testing.assert_allclose(ours, pycocotools_precision([sample]), rtol=0, atol=1e-6)
+    assert (ours[5, 0] == pytest.approx(1)) == (order == [0, 1])
+
+
 def test_equals_pycocotools_on_many_realistic_boxes() -> None:
     setting = Setting(images=60, boxes=12, detections=80, grid=16, score_levels=10_000)
     samples = random_samples(2, setting)
