@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from numpy.typing import NDArray
-    from PIL.Image import Image
+    from PIL.ImageFile import ImageFile
     from typing_extensions import Self
 
     from raudo.records import Letterbox, Spec
@@ -82,21 +82,13 @@ def read_size(path: Path) -> tuple[int, int]:
     Raises:
         DataError: The file is missing, empty, not an image, or larger than MAX_PIXELS.
     """
-    from PIL import Image
-
     if not path.is_file():
         raise DataError(f"no such image: {path}", hint="check the path")
-    if path.suffix.lower() == ".gif":
-        raise DataError(
-            f"{path} is a GIF, which is not supported", hint="convert it to PNG, or to MP4"
-        )
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # our own pixel limit, below, says it with a hint
-            with Image.open(path, formats=FORMATS) as image:
+            warnings.simplefilter("ignore")  # what Pillow warns of is an error below
+            with _open_header(path) as image:
                 width, height = _turned_size(image)
-    except Image.DecompressionBombError as error:
-        raise _too_large(path) from error
     except (OSError, SyntaxError, ValueError, EOFError, LookupError, TypeError) as error:
         raise _damaged(path) from error
     if width * height > MAX_PIXELS:
@@ -104,18 +96,55 @@ def read_size(path: Path) -> tuple[int, int]:
     return height, width
 
 
-def _turned_size(image: Image) -> tuple[int, int]:
-    """Return (width, height) after EXIF orientation.
+def _open_header(path: Path) -> ImageFile:
+    """Open an image by its first bytes.
 
+    Not by `PIL.Image.open`: packages replace that one, and then unknown files make them install
+    decoders.
+    """
+    from PIL.BmpImagePlugin import BmpImageFile
+    from PIL.JpegImagePlugin import JpegImageFile
+    from PIL.PngImagePlugin import PngImageFile
+    from PIL.TiffImagePlugin import TiffImageFile
+    from PIL.WebPImagePlugin import WebPImageFile
+
+    kinds: dict[bytes, type[ImageFile]] = {
+        b"\xff\xd8\xff": JpegImageFile,
+        b"\x89PNG": PngImageFile,
+        b"BM": BmpImageFile,
+        b"II": TiffImageFile,
+        b"MM": TiffImageFile,
+        b"RIFF": WebPImageFile,
+    }
+    with path.open("rb") as stream:
+        start = stream.read(8)
+    if start.startswith(b"GIF8"):
+        raise DataError(
+            f"{path} is a GIF, which is not supported", hint="convert it to PNG, or to MP4"
+        )
+    found = next((kind for first, kind in kinds.items() if start.startswith(first)), None)
+    if found is None:
+        raise ValueError("of no known kind")
+    return found(path)
+
+
+def _turned_size(image: ImageFile) -> tuple[int, int]:
+    """Return (width, height) after EXIF orientation, from the header.
+
+    `image.getexif` would decode a whole PNG file, and knows of orientations that OpenCV does not.
     Some versions of Pillow turn the size of a TIFF file already, so that is taken from its tags.
     """
+    from PIL.Image import Exif
     from PIL.TiffImagePlugin import TiffImageFile
 
-    width, height = image.size
     if isinstance(image, TiffImageFile):
-        width, height = image.tag_v2[TIFF_WIDTH], image.tag_v2[TIFF_HEIGHT]
-    on_its_side = image.getexif().get(ORIENTATION, 1) in {5, 6, 7, 8}
-    return (height, width) if on_its_side else (width, height)
+        tags = image.tag_v2
+        width, height, orientation = tags[TIFF_WIDTH], tags[TIFF_HEIGHT], tags.get(ORIENTATION, 1)
+    else:
+        exif = Exif()
+        exif.load(image.info.get("exif", b""))
+        (width, height), orientation = image.size, exif.get(ORIENTATION, 1)
+    return (height, width) if orientation in {5, 6, 7, 8} else (width, height)
 
 
 def _damaged(path: Path) -> DataError:
@@ -181,9 +210,9 @@ def _is_whole(data: bytes) -> bool:
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
     """Silence OpenCV's own log for a while."""
-    log = cv2.utils.logging
+    log = cv2.utils.logging if hasattr(cv2.utils, "logging") else cv2  # OpenCV 5, OpenCV 4
     before = log.getLogLevel()
-    log.setLogLevel(log.LOG_LEVEL_SILENT)
+    log.setLogLevel(0)
     try:
         yield
     finally:

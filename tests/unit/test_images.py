@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, ImageFile
 
 from raudo import images
 from raudo.errors import DataError
@@ -193,6 +193,32 @@ def test_a_huge_image_is_refused_from_its_header(tmp_path: Path) -> None:
         images.decode(tmp_path / "huge.png")
 
 
+def test_the_size_of_an_image_is_read_without_decoding_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: Any) -> None:
+        raise AssertionError("decoded")
+
+    monkeypatch.setattr(ImageFile.ImageFile, "load", refuse)
+    for name, data in KINDS.items():
+        (tmp_path / name).write_bytes(data)
+        assert images.read_size(tmp_path / name) == (48, 64)
+
+
+def test_no_package_is_asked_to_read_unknown_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def install(*_: Any, **__: Any) -> None:
+        raise AssertionError("a patched PIL.Image.open was called")
+
+    monkeypatch.setattr(Image, "open", install)
+    (tmp_path / "text.jpg").write_text("not an image")
+    with pytest.raises(DataError, match="no image at all"):
+        images.decode(tmp_path / "text.jpg")
+    (tmp_path / "a.png").write_bytes(encode("PNG"))
+    assert images.read_size(tmp_path / "a.png") == (48, 64)
+
+
 def test_just_too_many_pixels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "a.png").write_bytes(encode("PNG"))
     monkeypatch.setattr(images, "MAX_PIXELS", 64 * 48)
@@ -209,7 +235,7 @@ def test_what_is_no_image(tmp_path: Path) -> None:
     (tmp_path / "empty.jpg").touch()
     for name, words in {
         "a.gif": "GIF, which is not supported",
-        "gif.png": "no image at all",
+        "gif.png": "GIF, which is not supported",
         "text.jpg": "no image at all",
         "empty.jpg": "it is empty",
         "absent.jpg": "no such image",
@@ -244,8 +270,9 @@ def test_the_image_fills_its_window_and_the_rest_is_padding(
     assert (out[~inside] == spec.letterbox.fill).all()
     if spec.letterbox.placement == "stretch":
         assert inside.all()
-    elif min(height, width) > 1:
-        assert placed.width == spec.width or placed.height == spec.height or placed.scale_x < 1.0
+    else:
+        margin = min(spec.width - placed.width, spec.height - placed.height)
+        assert margin <= (1 if spec.letterbox.rounding == "floor" else 0)
 
 
 @settings(deadline=None)
