@@ -41,7 +41,7 @@ class Import:
     name: str
 
 
-Value = Import | str | int | None
+Value = Import | str | int | tuple["Value", ...] | None
 """What the scan knows of an object on the pickle's stack; None stands for all the rest."""
 
 
@@ -82,6 +82,8 @@ class _Machine:
             "REDUCE": self._reduce,
             "NEWOBJ": self._newobj,
             "NEWOBJ_EX": self._newobj_ex,
+            "TUPLE": self._tuple,
+            "BINPERSID": self._persistent,
         }
 
     def run(self, stream: BinaryIO) -> Value:
@@ -114,13 +116,26 @@ class _Machine:
             before = before[: before.index(pickletools.markobject)]
         taken = [self.stack.pop() for _ in before]
         # BUILD, APPEND, SETITEM and their kin change the object that lies below their operands.
-        if taken and opcode.name != "BINPERSID" and not opcode.name.startswith("TUPLE"):
-            target = taken[-1]
-            if isinstance(target, Import):
-                self.scan.oddities.add(f"a change to {target.module}.{target.name} itself")
+        if opcode.name in ("TUPLE1", "TUPLE2", "TUPLE3"):
+            self.stack.append(tuple(reversed(taken)))
+            return
+        if taken and isinstance(target := taken[-1], Import):
+            self.scan.oddities.add(f"a change to {target.module}.{target.name} itself")
         constant = not opcode.stack_before and opcode.name != "PERSID"
         known = argument if constant and isinstance(argument, str | int) else None
         self.stack.extend(known for _ in opcode.stack_after)
+
+    def _tuple(self, _: Value) -> None:
+        items = tuple(self._pop_mark())
+        self.stack.append(items)
+
+    def _persistent(self, _: Value) -> None:
+        """Files of before PyTorch 1.6 name a layer's class by ("module", class, its source)."""
+        match self.stack.pop():
+            case ("module", Import() as layer, *_):
+                self.stack.append(layer)
+            case _:
+                self.stack.append(None)
 
     def _mark(self, _: Value) -> None:
         self.below.append(self.stack)
