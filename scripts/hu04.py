@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import shutil
 import subprocess
 import sys
@@ -28,6 +29,23 @@ def interpreter() -> str:
         if python.exists():
             return str(python)
     sys.exit(r"raudo is not installed: run ./setup_hu04.sh first (Windows: .\setup_hu04.ps1)")
+
+
+def export(arguments: list[str]) -> int:
+    """Export a model to ONNX, say why not to TensorRT, and time it if that is asked for."""
+    parser = argparse.ArgumentParser(description="Exports a model to ONNX, and to TensorRT.")
+    parser.add_argument("--model", type=Path, default=Path("model.pt"))
+    parser.add_argument("--output", type=Path, default=Path("models"))
+    parser.add_argument("--benchmark", action="store_true", help="time it against PyTorch")
+    given = parser.parse_args(arguments)
+    code = raudo("export", given.model, "--to", "onnx", "--output", given.output)
+    if code:
+        return code
+    skip_tensorrt()
+    if not given.benchmark:
+        return 0
+    onnx = given.output / f"{given.model.stem}.onnx"
+    return raudo("benchmark", onnx, "--model", given.model, "--images", data(given.model))
 
 
 def model() -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -32,6 +33,31 @@ def assets() -> Path:
 def samples() -> Path:
     """The embedded sample: model.pt, coco-mini/ and highway_960x540.mp4."""
     return REPOSITORY / "samples"
+
+
+@pytest.fixture(scope="module")
+def small_project(samples: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder to type commands in: model.pt, the team's commands, and a few of the samples."""
+    folder = tmp_path_factory.mktemp("project")
+    for commands in ("scripts", "models"):
+        (folder / commands).mkdir()
+        for script in (REPOSITORY / commands).glob("*.py"):
+            shutil.copy(script, folder / commands)
+    kept = folder / "samples"
+    kept.mkdir()
+    for name in ("model.pt", "highway_960x540.mp4"):
+        shutil.copy(samples / name, kept)
+    shutil.copy(samples / "model.pt", folder)
+    for split, count in (("val", 6), ("calib", 4)):
+        images = sorted((samples / "coco-mini" / "images" / split).glob("*.jpg"))[:count]
+        for image in images:
+            label = samples / "coco-mini" / "labels" / split / f"{image.stem}.txt"
+            for file in (image, label):
+                target = kept / file.relative_to(samples)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy(file, target)
+    shutil.copy(samples / "coco-mini" / "data.yaml", kept / "coco-mini")
+    return folder
 
 
 @pytest.fixture(scope="session")
