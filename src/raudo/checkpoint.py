@@ -251,7 +251,14 @@ def _scan_legacy(path: Path, stream: BinaryIO) -> PickleScan:
             hint="load and save it again with a PyTorch of this decade",
         )
     scan = PickleScan()
-    if scan_pickle(stream, scan) == TORCH_MAGIC:
+    try:
+        first = scan_pickle(stream, scan)
+    except SourceError as error:
+        raise SourceError(
+            "it is neither a PyTorch checkpoint nor an ONNX file, or it is cut off",
+            hint="give the .pt or .pth file that training saved, or an exported .onnx file",
+        ) from error
+    if first == TORCH_MAGIC:
         for _ in ("protocol version", "system", "the object", "storage keys"):
             scan_pickle(stream, scan)
     return scan
