@@ -47,7 +47,8 @@ def fix_shapes(model: onnx.ModelProto, height: int, width: int) -> tuple[int, ..
     free = not dims[0].HasField("dim_value") or _free_batch(model)
     dims[0].dim_param = BATCH
     if not (free and _infer(model)):
-        dims[0].dim_value = 1
+        # Inference replaces the graph, and its input with it.
+        inputs_of(model)[0].type.tensor_type.shape.dim[0].dim_value = 1
         _infer(model)
     inferred = shape_of(model.graph.output[0])
     if len(inferred) != len(declared):
