@@ -121,9 +121,11 @@ def benchmark_engines(
 
 
 def frame_files(source: Path, scratch: Path) -> tuple[Path, ...]:
-    """Return image files of an image, a folder, a data set or a video."""
+    """Return image files of an image, a folder, a data set's validation split or a video."""
     if source.suffix.lower() in VIDEO_SUFFIXES:
         return extract_frames(source, scratch)
+    if data.has_split(source, "val"):
+        return tuple(image.path for image in data.open_dataset(source, ("val",)).images)
     return data.image_source(source)
 
 
