@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -13,6 +13,8 @@ import pytest
 from raudo.records import Letterbox, Spec
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     import onnx
     from numpy.typing import NDArray
 
@@ -58,6 +60,17 @@ def small_project(samples: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
                 shutil.copy(file, target)
     shutil.copy(samples / "coco-mini" / "data.yaml", kept / "coco-mini")
     return folder
+
+
+@pytest.fixture(scope="session")
+def ultralytics(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """The Ultralytics package, kept from writing settings and from looking for the network."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("YOLO_CONFIG_DIR", str(tmp_path_factory.mktemp("settings")))
+        patch.setenv("YOLO_OFFLINE", "1")
+        patch.setenv("YOLO_VERBOSE", "0")
+        patch.setenv("YOLO_AUTOINSTALL", "0")
+        yield pytest.importorskip("ultralytics", reason="NO ULTRALYTICS: its models go untested")
 
 
 @pytest.fixture(scope="session")

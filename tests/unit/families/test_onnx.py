@@ -326,19 +326,17 @@ def test_missing_weights_beside_the_file(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("options", [{}, {"dynamic": True}], ids=["static", "dynamic"])
 def test_same_detections_as_the_exporter(
-    assets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: dict[str, bool]
+    ultralytics: Any, assets: Path, tmp_path: Path, options: dict[str, bool]
 ) -> None:
-    package = pytest.importorskip("ultralytics", reason="NO ULTRALYTICS: its exports go untested")
-    monkeypatch.setenv("YOLO_AUTOINSTALL", "0")
     copy = tmp_path / "model.pt"
     copy.write_bytes((assets / "models/yolo11n_bccd.pt").read_bytes())
     exported = Path(
-        package.YOLO(copy).export(format="onnx", simplify=False, verbose=False, **options)
+        ultralytics.YOLO(copy).export(format="onnx", simplify=False, verbose=False, **options)
     )
     model = open_model(exported)
     assert model.spec.classes == ("RBC", "WBC", "Platelets")
     model.write_onnx(tmp_path / "ours.onnx")
-    own, pairs = package.YOLO(exported, task="detect"), 0
+    own, pairs = ultralytics.YOLO(exported, task="detect"), 0
     for file in sorted((assets / "datasets/bccd/images/val").iterdir())[:4]:
         frame = images.decode(file)
         batch, fit = images.letterbox(frame, model.spec)

@@ -18,21 +18,13 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 torch = pytest.importorskip("torch")
-pytest.importorskip("ultralytics", reason="NO ULTRALYTICS: its family is not tested")
 BCCD = ("yolo11n_bccd.pt", "yolo26n_bccd.pt")
 ARCHITECTURES = ("yolov5nu", "yolov8n", "yolov8n-p2", "yolov9t", "yolov10n", "yolo12n", "yolo26n")
 
 
 @pytest.fixture(scope="module")
-def package(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """The package, kept from writing settings and from looking for the network."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("YOLO_CONFIG_DIR", str(tmp_path_factory.mktemp("settings")))
-        patch.setenv("YOLO_OFFLINE", "1")
-        patch.setenv("YOLO_VERBOSE", "0")
-        import ultralytics
-
-        yield ultralytics
+def package(ultralytics: Any) -> Any:
+    return ultralytics
 
 
 def untrained(package: Any, name: str, folder: Path, *, nms_free: bool = False) -> Path:
@@ -140,7 +132,7 @@ def test_rt_detr(package: Any, tmp_path: Path) -> None:
     assert np.abs(boxes - np.clip(expected.xyxy.numpy(), 0, [200, 120] * 2)).max() < 0.1
 
 
-def test_precise_when_halved(assets: Path) -> None:
+def test_precise_when_halved(package: Any, assets: Path) -> None:
     module = open_model(assets / "models/yolo11n_bccd.pt", size=(64, 64)).module()
     batch = torch.full((1, 64, 64, 3), 128, dtype=torch.uint8)
     with torch.no_grad():
@@ -156,7 +148,7 @@ def test_refuses_other_tasks(package: Any, tmp_path: Path, task: str) -> None:
         open_model(path)
 
 
-def test_refuses_sizes_that_do_not_fit(assets: Path) -> None:
+def test_refuses_sizes_that_do_not_fit(package: Any, assets: Path) -> None:
     with pytest.raises(UsageError, match="cannot take 100x64") as caught:
         open_model(assets / "models/yolo11n_bccd.pt", size=(100, 64))
     assert "128x64" in caught.value.hint
@@ -176,7 +168,7 @@ def test_a_constructor_call_is_refused(package: Any, tmp_path: Path) -> None:
         open_model(tmp_path / "model.pt")
 
 
-def test_damaged_weights(assets: Path, tmp_path: Path) -> None:
+def test_damaged_weights(package: Any, assets: Path, tmp_path: Path) -> None:
     data = bytearray((assets / "models/yolo11n_bccd.pt").read_bytes())
     spot = data.index(b"DetectionModel")
     data[spot : spot + 14] = b"DetectionMould"
@@ -209,7 +201,7 @@ assert state() == before, (before, state())
 """
 
 
-def test_leaves_no_trace(assets: Path, tmp_path: Path) -> None:
+def test_leaves_no_trace(package: Any, assets: Path, tmp_path: Path) -> None:
     """No settings, no output, no changed threads or environment; the name does not matter."""
     model = tmp_path / "it's a-world seg.bin"
     model.write_bytes((assets / "models/yolo11n_bccd.pt").read_bytes())
