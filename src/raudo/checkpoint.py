@@ -8,7 +8,6 @@ cannot be followed counts as an import that nobody knows.
 from __future__ import annotations
 
 import io
-import pickle
 import pickletools
 import struct
 import tarfile
@@ -349,12 +348,16 @@ def _pickles(archive: zipfile.ZipFile) -> Iterator[zipfile.ZipInfo]:
     yield found[0]
 
 
-def load_checkpoint(path: Path) -> Any:
-    """Unpickle a checkpoint that holds plain tensors and values, with PyTorch's safe unpickler.
+def load_checkpoint(path: Path, *, trusted: bool = False) -> Any:
+    """Unpickle a checkpoint that holds plain tensors and values.
+
+    Args:
+        path: A file whose scan found nothing unknown, or that the user vouches for.
+        trusted: The user does; PyTorch's safe unpickler is used otherwise.
 
     Raises:
         MissingDependencyError: PyTorch is not installed.
-        SourceError: The file is damaged, or holds more than tensors and values.
+        SourceError: The file is damaged, or needs code that is not installed.
     """
     torch = import_torch()
     import numpy as np
@@ -365,8 +368,8 @@ def load_checkpoint(path: Path) -> Any:
     aliases = [(scalar, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")]
     try:
         with torch.serialization.safe_globals([*values, *aliases]):
-            return torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, pickle.UnpicklingError, *_PARSE_ERRORS, EOFError, OSError) as error:
+            return torch.load(path, map_location="cpu", weights_only=not trusted)
+    except Exception as error:  # unpickling raises whatever damaged or foreign content makes of it
         reason = str(error).strip().partition("\n")[0]
         raise SourceError(f"cannot load {path}: {reason}", hint=_HINT_DAMAGED) from error
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickletools
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from raudo import discover
@@ -44,14 +45,15 @@ def open_model(path: Path, *, size: tuple[int, int] | None = None, trust: bool =
         )
     evidence, scan = inspect(path)
     family = recognize(evidence)
-    if not trust and (unsafe := disallowed(scan, family)):
+    unsafe = disallowed(scan, family)
+    if unsafe and not trust:
         raise SourceError(
             f"{path} is a pickle that could run code; it holds {_some(unsafe)}",
             hint="if you know who made it and trust them, open it with --trust-checkpoint",
         )
     if family is None:
         raise _unrecognized(evidence)
-    return family.load(evidence, size)
+    return family.load(replace(evidence, trusted=bool(unsafe)), size)
 
 
 def inspect(path: Path) -> tuple[Evidence, PickleScan]:

@@ -30,6 +30,7 @@ class Evidence:
         strings: All text in the pickle (keys of the state dict among it), or for ONNX the
             metadata keys and values.
         shapes: For ONNX: shape by tensor name of inputs and outputs; -1 where it is dynamic.
+        trusted: The user vouches for what the file imports beyond the allow-list.
     """
 
     path: Path
@@ -37,6 +38,7 @@ class Evidence:
     imports: frozenset[str]
     strings: frozenset[str]
     shapes: dict[str, tuple[int, ...]]
+    trusted: bool = False
 
 
 class Model(ABC):

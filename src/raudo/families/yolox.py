@@ -51,7 +51,7 @@ class Yolox(Family):
     def load(self, evidence: Evidence, size: tuple[int, int] | None) -> Model:
         """See `Family.load`."""
         import_torch()
-        weights = find_weights(load_checkpoint(evidence.path))
+        weights = find_weights(load_checkpoint(evidence.path, trusted=evidence.trusted))
         if weights is None:
             raise SourceError(
                 f"{evidence.path} names YOLOX's weights but does not hold them as a state dict",

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
@@ -117,6 +118,13 @@ def test_finds_the_weights(tmp_path: Path, wrap: Any) -> None:
     assert boxes.shape == (1, 42, 4)
     assert scores.shape == (1, 42, 5)
     assert boxes.isfinite().all()
+
+
+def test_foreign_objects_need_trust(tmp_path: Path) -> None:
+    path = saved(tmp_path, {"model": weights_of("extra_depth"), "args": Namespace(lr=0.1)})
+    with pytest.raises(SourceError, match=r"argparse\.Namespace"):
+        open_model(path, size=(32, 32))
+    assert open_model(path, size=(32, 32), trust=True).spec.height == 32
 
 
 def test_the_averaged_weights_come_first(tmp_path: Path) -> None:
