@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
 
 from raudo.errors import MissingDependencyError
 
@@ -15,6 +15,18 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from raudo.records import Precision
+
+
+@runtime_checkable
+class SelfQuantizing(Protocol):
+    """A graph object that quantizes itself: no general tool knows its format."""
+
+    def quantize(self, calibration: Sequence[NDArray[np.uint8]]) -> Any:
+        """Return the graph in INT8, its decoding in float.
+
+        Args:
+            calibration: Prepared images, each uint8 [1, height, width, 3].
+        """
 
 
 class Pass(ABC):

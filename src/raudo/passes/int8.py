@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from raudo.passes.base import Pass
+from raudo.passes.base import Pass, SelfQuantizing
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -35,6 +35,8 @@ class Int8(Pass):
 
     def apply(self, graph: Any, calibration: Sequence[NDArray[np.uint8]]) -> Any:
         """Return the quantized graph; see `Pass.apply`."""
+        if isinstance(graph, SelfQuantizing):
+            return graph.quantize(calibration)
         import nncf
 
         return nncf.quantize(
