@@ -11,7 +11,7 @@ class Entry(Record):
 
     kind: str
     name: str
-    title: str
+    title: str = ""
     gives: tuple[str, ...] = ()
     missing: tuple[str, ...] = ()
 
@@ -33,15 +33,10 @@ def catalogue() -> tuple[Entry, ...]:
         for p in discover.passes()
     )
     families = (Entry(kind="family", name=f.name, title=f.title) for f in discover.families())
-    formats = (
-        Entry(kind="data set", name=d.name, title=d.title) for d in discover.dataset_formats()
+    # The rest by name alone: importing them takes longer than all of `raudo list` may.
+    rest = (
+        Entry(kind=kind, name=name)
+        for folder, kind in (("datasets", "data set"), ("metrics", "metric"), ("reports", "report"))
+        for name in discover.names(folder)
     )
-    metrics = (
-        Entry(kind="metric", name=name, title=discover.metric(name).title)
-        for name in discover.names("metrics")
-    )
-    reports = (
-        Entry(kind="report", name=r.name, title=f"report{r.suffix}")
-        for r in discover.report_formats()
-    )
-    return (*families, *backends, *passes, *formats, *metrics, *reports)
+    return (*families, *backends, *passes, *rest)

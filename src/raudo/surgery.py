@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
-
-import numpy as np
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -82,7 +81,9 @@ def _free_batch(model: onnx.ModelProto) -> bool:
     if _infer(twice) or shape_of(twice.graph.output[0])[:1] != (2,):
         return False
     values = (*twice.graph.value_info, *twice.graph.output)
-    sizes = {value.name: np.prod(shape_of(value)) for value in values if -1 not in shape_of(value)}
+    sizes = {
+        value.name: math.prod(shape_of(value)) for value in values if -1 not in shape_of(value)
+    }
     reshapes = [node for node in twice.graph.node if node.op_type == "Reshape"]
     return all(
         node.input[0] in sizes and sizes[node.input[0]] == sizes.get(node.output[0])
@@ -146,8 +147,9 @@ class Graph:
         self._added.append(added)
         return output
 
-    def constant(self, values: Any, dtype: type[np.generic] = np.float32) -> str:
+    def constant(self, values: Any, dtype: str = "float32") -> str:
         """Add a constant, and return its name."""
+        import numpy as np
         from onnx import numpy_helper
 
         self._constants += 1
@@ -158,12 +160,12 @@ class Graph:
 
     def cut(self, tensor: str, start: int, end: int, output: str = "") -> str:
         """Cut a range out of the last of three axes."""
-        bounds = [self.constant([value], np.int64) for value in (start, end, 2)]
+        bounds = [self.constant([value], "int64") for value in (start, end, 2)]
         return self.node("Slice", [tensor, *bounds], output)
 
     def pick(self, tensor: str, index: int, output: str = "") -> str:
         """Pick one place of the last of three axes, which goes away."""
-        return self.node("Gather", [tensor, self.constant(index, np.int64)], output, axis=2)
+        return self.node("Gather", [tensor, self.constant(index, "int64")], output, axis=2)
 
     def floats(self, tensor: str) -> str:
         """Cast to float32, unless the graph computes in it."""
@@ -263,6 +265,8 @@ def cells(height: int, width: int, strides: Iterable[int]) -> tuple[NDArray[Any]
     Returns:
         Columns and rows float32 [1, n, 2], and strides float32 [1, n, 1].
     """
+    import numpy as np
+
     places, scale = [], []
     for stride in strides:
         rows, columns = np.indices((height // stride, width // stride), np.float32)

@@ -6,8 +6,6 @@ import threading
 from collections import Counter
 from typing import TYPE_CHECKING, Any, ClassVar
 
-import numpy as np
-
 from raudo.backends.base import Backend, Engine, Outputs, Resources, Variant
 from raudo.errors import EngineError
 from raudo.records import PrecisionAudit
@@ -15,6 +13,7 @@ from raudo.records import PrecisionAudit
 if TYPE_CHECKING:
     from pathlib import Path
 
+    import numpy as np
     from numpy.typing import NDArray
 
     from raudo.records import Artifact, Machine, Target
@@ -124,6 +123,8 @@ class OpenVinoEngine(Engine):
         if request is None:
             request = self._local.request = self._compiled.create_infer_request()
         if missing := self._batch - len(images):  # the last batch of a source may be short
+            import numpy as np
+
             images = np.concatenate([images, np.zeros((missing, *images.shape[1:]), np.uint8)])
             full = self._infer(request, images)
             return _first(full, self._batch - missing)

@@ -260,14 +260,12 @@ def _obey(
 
 def _prepare(graph: Graph, layout: Layout) -> None:
     """uint8 [batch, height, width, 3], BGR, becomes what the graph takes."""
-    import numpy as np
-
     name = graph.source.name
     planes = graph.node("Transpose", ["images"], perm=[0, 3, 1, 2])
     if layout.kind == "objectness" or graph.fold_pixels():
         graph.node("Cast", [planes], name, to=graph.element)
         return
-    rgb = graph.node("Gather", [planes, graph.constant([2, 1, 0], np.int64)], axis=1)
+    rgb = graph.node("Gather", [planes, graph.constant([2, 1, 0], "int64")], axis=1)
     scaled = graph.node("Div", [graph.node("Cast", [rgb], to=FLOAT), graph.constant(255)])
     graph.node("Cast", [scaled], name, to=graph.element)
 
