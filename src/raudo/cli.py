@@ -107,7 +107,8 @@ def optimize(
         float | None, typer.Option(help="Most seconds for timed rounds.")
     ] = None,
     timeout: Annotated[
-        float | None, typer.Option(help="Seconds after which an engine counts as hung.")
+        float | None,
+        typer.Option(help="Seconds after which an engine counts as hung; default: 300."),
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with a run.")] = False,
     trust_checkpoint: Trust = False,
@@ -167,7 +168,7 @@ def export(
     """Write engine files with their manifests."""
     from raudo import console
     from raudo.build import ModelFile
-    from raudo.export import ExportRequest, parse_precisions
+    from raudo.export import ExportRequest, exit_code, parse_precisions
     from raudo.export import export as run_export
 
     request = ExportRequest(
@@ -182,7 +183,7 @@ def export(
     with console.ProgressListener() as listener:
         results = run_export(request, listener)
     console.show_records(results, as_json=json)
-    raise typer.Exit(0 if all(r.status == "OK" for r in results) else EXIT_USAGE)
+    raise typer.Exit(exit_code(results))
 
 
 @app.command()
@@ -317,7 +318,7 @@ def detect(
             max_frames=max_frames,
             on_progress=listener.advance,
         )
-    console.show_records([summary], as_json=json)
+    console.show_detected(summary, as_json=json)
     raise typer.Exit(EXIT_INTERRUPTED if summary.interrupted else 0)
 
 

@@ -22,7 +22,16 @@ if TYPE_CHECKING:
     from raudo.benchmark import Timed
     from raudo.compare import Scores
     from raudo.detect import Summary
-    from raudo.records import Candidate, Decision, Interval, Record, Report, Status
+    from raudo.records import (
+        Candidate,
+        Decision,
+        Interval,
+        Record,
+        Report,
+        Speedup,
+        Stage,
+        Status,
+    )
 
 STYLES = {
     "PASS": "bold green",
@@ -33,6 +42,8 @@ STYLES = {
     "SKIPPED": "dim",
 }
 MARKS = {"PASS": "✔", "FAIL": "✘", "INCONCLUSIVE": "?", "SKIPPED": "-"}
+WIDE = 120
+"""Columns of a terminal that have room for intervals."""
 out = Console()
 err = Console(stderr=True)
 
@@ -82,18 +93,20 @@ def styled(word: str) -> str:
     return f"[{STYLES[word]}]{word}[/]"
 
 
-def interval(value: Interval | None) -> str:
-    """Return `value [low, high]`, or a dash."""
-    return "-" if value is None else f"{value.value:.2f} [{value.low:.2f}, {value.high:.2f}]"
-
-
 def show_report(report: Report, where: str) -> None:
     """Print the verdict, the candidates and where the report lies."""
-    out.print(candidates_table(report.candidates))
+    out.print(candidates_table(report.candidates, out.width))
+    for c in report.candidates:
+        if c.status != "OK":
+            out.print(f"{styled(c.status)} {c.name}: {escape(c.reason)}", highlight=False)
     for target, decision in report.decisions.items():
         show_decision(target, decision)
-    for warning in report.warnings:
-        out.print(f"[yellow]warning:[/] {escape(warning)}", highlight=False)
+    warnings = report.warnings
+    if report.machine.disturbed:
+        share = report.machine.other_load or 0.0
+        warnings += (f"other programs took {share:.0%} of the cores while engines were timed",)
+    for warning in warnings:
+        out.print(f"\n[yellow]warning:[/] {escape(warning)}", highlight=False)
     out.print(f"\nReport: {where}", highlight=False, soft_wrap=True)
 
 
@@ -108,71 +121,91 @@ def show_decision(target: str, decision: Decision) -> None:
         out.print(f"    next: {step}", highlight=False, markup=False)
 
 
-def candidates_table(candidates: tuple[Candidate, ...]) -> Table:
-    """Return the table of a run's candidates."""
-    table = Table(box=None, header_style="bold", pad_edge=False)
-    table.add_column("candidate")
-    table.add_column("status")
-    for title in ("p50 ms", "p99 ms", "speedup", "mAP50", "mAP50-95", "loss %", "similar %", "FPS"):
-        table.add_column(title, justify="right")
+def candidates_table(candidates: Sequence[Candidate], width: int) -> Table:
+    """Return the table of the candidates that ran; a narrow one leaves intervals out."""
+    wide = width >= WIDE
+    more = ("mAP50-95",) if wide else ()
+    titles = ("p50 ms", "p99 ms", "speedup", "mAP50", *more, "loss %", "similar %", "FPS")
+    table = _numbers("candidate", *titles)
     for c in candidates:
         if c.status != "OK":
-            table.add_row(c.name, styled(c.status), *[""] * 8)
             continue
-        speed = c.speedup
+        latency = c.latency_ms
         table.add_row(
             c.name,
-            styled(c.status),
-            f"{c.latency_ms.p50:.1f}" if c.latency_ms else "-",
-            f"{c.latency_ms.p99:.1f}" if c.latency_ms else "-",
-            f"{speed.median:.2f}x [{speed.low:.2f}, {speed.high:.2f}]" if speed else "-",
+            _number(latency.p50 if latency else None, 1),
+            _number(latency.p99 if latency else None, 1),
+            _speedup(c.speedup, wide),
             _number(c.map50, 3),
-            _number(c.map50_95, 3),
-            interval(c.map50_loss_percent),
+            *((_number(c.map50_95, 3),) if wide else ()),
+            _interval(c.map50_loss_percent, wide),
             _number(c.similarity_percent, 1),
             _number(c.throughput_fps, 1),
         )
     return table
 
 
-def timing_table(timed: Timed, baseline: str) -> Table:
-    """Return the table of `raudo benchmark`."""
-    table = Table(box=None, header_style="bold", pad_edge=False)
-    table.add_column("engine")
-    for title in ("prepare", "infer", "select", "p50 ms", "p95 ms", "p99 ms", "speedup", "FPS"):
-        table.add_column(title, justify="right")
+def timing_table(timed: Timed, baseline: str, width: int) -> Table:
+    """Return the table of `raudo benchmark`; a narrow one leaves intervals and some stages out."""
+    wide = width >= WIDE
+    stages: tuple[Stage, ...] = ("prepare", "infer", "select") if wide else ("infer",)
+    table = _numbers("engine", *stages, "p50 ms", "p99 ms", "speedup", "FPS")
     for name, measured in timed.measurements.items():
-        stages, speed = measured.stages, measured.speedup
-        total = stages["end_to_end"]
+        total = measured.stages["end_to_end"]
         table.add_row(
-            f"{name} (baseline)" if name == baseline else name,
-            *(f"{stages[s].p50:.2f}" for s in ("prepare", "infer", "select")),
-            *(f"{value:.2f}" for value in (total.p50, total.p95, total.p99)),
-            f"{speed.median:.2f}x [{speed.low:.2f}, {speed.high:.2f}]" if speed else "-",
+            _named(name, baseline),
+            *(f"{measured.stages[s].p50:.2f}" for s in stages),
+            *(f"{value:.2f}" for value in (total.p50, total.p99)),
+            _speedup(measured.speedup, wide),
             _number(max((t.fps for t in measured.throughput), default=None), 1),
         )
-    for name, reason in timed.failed.items():
-        table.add_row(name, styled("FAILED"), reason)
     return table
 
 
-def scores_table(scores: Mapping[str, Scores], baseline: str) -> Table:
-    """Return the table of `raudo validate`."""
-    table = Table(box=None, header_style="bold", pad_edge=False)
-    table.add_column("engine")
-    for title in ("mAP50", "mAP50-95", "mAP50 loss %", "mAP50-95 loss %", "similar %"):
-        table.add_column(title, justify="right")
+def scores_table(scores: Mapping[str, Scores], baseline: str, width: int) -> Table:
+    """Return the table of `raudo validate`; a narrow one leaves intervals out."""
+    wide = width >= WIDE
+    table = _numbers("engine", "mAP50", "loss %", "mAP50-95", "loss %", "similar %")
     for name, scored in scores.items():
         accuracy, similarity = scored.accuracy, scored.similarity
         table.add_row(
-            f"{name} (baseline)" if name == baseline else name,
+            _named(name, baseline),
             _number(accuracy.map50 if accuracy else None, 4),
+            _interval(accuracy.map50_loss_percent if accuracy else None, wide),
             _number(accuracy.map50_95 if accuracy else None, 4),
-            interval(accuracy.map50_loss_percent if accuracy else None),
-            interval(accuracy.map50_95_loss_percent if accuracy else None),
+            _interval(accuracy.map50_95_loss_percent if accuracy else None, wide),
             _number(similarity.f1_percent if similarity else None, 2),
         )
     return table
+
+
+def _numbers(first: str, *titles: str) -> Table:
+    """Return an empty table: names on the left, numbers on the right."""
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    table.add_column(first, overflow="fold")
+    for title in titles:
+        table.add_column(title, justify="right", no_wrap=True)
+    return table
+
+
+def _named(name: str, baseline: str) -> str:
+    return f"{name} (baseline)" if name == baseline else name
+
+
+def _number(value: float | None, digits: int) -> str:
+    return "-" if value is None else f"{value:.{digits}f}"
+
+
+def _speedup(value: Speedup | None, wide: bool) -> str:
+    if value is None:
+        return "-"
+    return f"{value.median:.2f}x" + (f" [{value.low:.2f}, {value.high:.2f}]" if wide else "")
+
+
+def _interval(value: Interval | None, wide: bool) -> str:
+    if value is None:
+        return "-"
+    return f"{value.value:.2f}" + (f" [{value.low:.2f}, {value.high:.2f}]" if wide else "")
 
 
 def show_timed(timed: Timed, baseline: str, *, as_json: bool) -> None:
@@ -180,7 +213,9 @@ def show_timed(timed: Timed, baseline: str, *, as_json: bool) -> None:
     if as_json:
         print_json({"baseline": baseline, **timed.model_dump(mode="json")})
     else:
-        out.print(timing_table(timed, baseline))
+        out.print(timing_table(timed, baseline, out.width))
+        for name, reason in timed.failed.items():
+            out.print(f"{styled('FAILED')} {escape(name)}: {escape(reason)}", highlight=False)
 
 
 def show_scores(scores: Mapping[str, Scores], baseline: str, *, as_json: bool) -> None:
@@ -189,7 +224,7 @@ def show_scores(scores: Mapping[str, Scores], baseline: str, *, as_json: bool) -
         engines = {name: scored.model_dump(mode="json") for name, scored in scores.items()}
         print_json({"baseline": baseline, "engines": engines})
     else:
-        out.print(scores_table(scores, baseline))
+        out.print(scores_table(scores, baseline, out.width))
 
 
 def show_detected(summary: Summary, *, as_json: bool) -> None:
@@ -234,7 +269,3 @@ def _cell(value: object) -> str:
 def print_json(value: object) -> None:
     """Print plain JSON, never wrapped or coloured."""
     sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
-
-
-def _number(value: float | None, digits: int) -> str:
-    return "-" if value is None else f"{value:.{digits}f}"

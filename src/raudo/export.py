@@ -22,6 +22,7 @@ from raudo.workspace import engine_files, manifest_path
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from raudo.backends.base import Backend, Variant
     from raudo.listener import Listener
     from raudo.records import Artifact, Precision
 
@@ -60,28 +61,47 @@ class ExportRequest:
     timeout: float = 600.0
 
     def plans(self) -> tuple[Plan, ...]:
-        """Return the candidates asked for.
+        """Return the candidates asked for, without those that a format does not have.
 
         Raises:
-            UsageError: A format is unknown, or has no such precision.
+            UsageError: A format is unknown, or none has any of the precisions.
         """
+        found = tuple(
+            Plan(backend.name, variant)
+            for backend, precision in self._pairs()
+            if (variant := _variant(backend, precision))
+        )
+        if not found:
+            raise UsageError(
+                f"nothing to export: formats {', '.join(self.formats) or 'none'}, "
+                f"precisions {', '.join(self.precisions) or 'none'}",
+                hint="see 'raudo list' for what each format can be made in",
+            )
+        return found
+
+    def absent(self) -> tuple[Exported, ...]:
+        """Return what is asked for but does not exist: a format without a precision."""
+        return tuple(
+            Exported(
+                name=f"{backend.name}-{precision}",
+                status="SKIPPED",
+                reason=f"{backend.title} has no {precision} here",
+            )
+            for backend, precision in self._pairs()
+            if _variant(backend, precision) is None
+        )
+
+    def _pairs(self) -> list[tuple[Backend, Precision]]:
         by_format = {b.format: b for b in discover.backends() if b.made_from == "onnx"}
-        found = []
+        known = [word for word, backend in by_format.items() if backend.variants]
         for word in self.formats:
-            if word not in by_format:
-                raise UsageError(
-                    f"cannot export to '{word}'", hint=f"known formats: {', '.join(by_format)}"
-                )
-            backend = by_format[word]
-            for precision in self.precisions:
-                variant = next((v for v in backend.variants if v.precision == precision), None)
-                if variant is None:
-                    able = ", ".join(sorted({v.precision for v in backend.variants}))
-                    raise UsageError(
-                        f"{backend.title} has no {precision} here", hint=f"it has: {able}"
-                    )
-                found.append(Plan(backend.name, variant))
-        return tuple(found)
+            if word not in known:
+                raise UsageError(f"cannot export to '{word}'", hint=f"known: {', '.join(known)}")
+        return [
+            (by_format[word], precision)
+            for word in dict.fromkeys(self.formats)
+            for precision in dict.fromkeys(self.precisions)
+        ]
 
     def calibrate_on(self) -> CalibrationSet | None:
         """Return the calibration images, or None without any."""
@@ -91,6 +111,16 @@ class ExportRequest:
             self.calibration, self.calibration_split, self.calibration_images, seed=0
         )
         return calibration_set(files, self.calibration.name)
+
+
+def _variant(backend: Backend, precision: Precision) -> Variant | None:
+    return next((v for v in backend.variants if v.precision == precision), None)
+
+
+def exit_code(results: Sequence[Exported]) -> int:
+    """Return 0 if something was made and nothing failed, else 2: a skipped engine fails nothing."""
+    made = {result.status for result in results}
+    return 0 if "OK" in made and "FAILED" not in made else 2
 
 
 def parse_precisions(words: Sequence[str]) -> tuple[Precision, ...]:
@@ -132,7 +162,7 @@ def export(request: ExportRequest, listener: Listener) -> tuple[Exported, ...]:
             listener.finished(plan.name, result.status, result.reason)
             listener.advance(done)
             results.append(result)
-    return tuple(results)
+    return (*results, *request.absent())
 
 
 def _export_one(

@@ -10,8 +10,8 @@ import cv2
 
 from raudo import data
 from raudo.build import CalibrationSet, ModelFile, ModelInfo
-from raudo.errors import DataError, UsageError
-from raudo.images import VIDEO_SUFFIXES, read_video
+from raudo.errors import UsageError
+from raudo.images import VIDEO_SUFFIXES, open_video
 from raudo.records import Calibration
 from raudo.worker import Worker
 from raudo.workspace import replacing
@@ -66,8 +66,8 @@ def gather(settings: OptimizeSettings, scratch: Path) -> Inputs:
     info = inspect(file, settings.timeout)
     warnings: list[str] = []
     dataset = _dataset(settings, info.spec, warnings)
+    calibration = _calibration(settings, warnings)
     files = tuple(i.path for i in dataset.images) if dataset else _images(settings, scratch)
-    calibration = _calibration(settings)
     if calibration:
         data.check_disjoint(calibration.files, files)
     return Inputs(file, info, dataset, files, calibration, tuple(warnings))
@@ -105,31 +105,29 @@ def extract_frames(video: Path, folder: Path, most: int = VIDEO_FRAMES) -> tuple
     Raises:
         DataError: It is no video, or has no frame.
     """
-    capture = cv2.VideoCapture(str(video))
-    count = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
-    capture.release()
-    step = max(1, count // most)
     files: list[Path] = []
-    for number, frame in enumerate(read_video(video)):
-        if number % step or len(files) == most:
-            continue
-        file = folder / f"frame-{number:06d}.png"
-        with replacing(file) as draft:
-            if not cv2.imwrite(str(draft), frame):
-                raise DataError(f"cannot write {file}", hint="is there room on the disk?")
-        files.append(file)
+    with open_video(video) as source:
+        step = max(1, (source.frames or 0) // most)
+        for number, (_, frame) in enumerate(source):
+            if number % step:
+                continue
+            file = folder / f"frame-{number:06d}.png"
+            with replacing(file) as draft:
+                draft.write_bytes(cv2.imencode(".png", frame)[1].tobytes())
+            files.append(file)
+            if len(files) == most:
+                break
     return tuple(files)
 
 
-def _calibration(settings: OptimizeSettings) -> CalibrationSet | None:
-    source = settings.calibration or settings.data
+def _calibration(settings: OptimizeSettings, warnings: list[str]) -> CalibrationSet | None:
+    source, split = settings.calibration or settings.data, settings.calibration_split
     if source is None:
         return None
-    if settings.calibration is None and not data.has_split(source, settings.calibration_split):
+    if settings.calibration is None and not data.has_split(source, split):
+        warnings.append(f"the data set has no split '{split}' to calibrate on")
         return None
-    files = data.calibration_images(
-        source, settings.calibration_split, settings.calibration_images, settings.seed
-    )
+    files = data.calibration_images(source, split, settings.calibration_images, settings.seed)
     return calibration_set(files, str(source.name))
 
 

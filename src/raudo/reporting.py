@@ -11,7 +11,6 @@ import numpy as np
 from raudo import discover
 from raudo.detector import Selection
 from raudo.draw import side_by_side
-from raudo.errors import UsageError
 from raudo.evaluate import load_detections
 from raudo.images import decode
 from raudo.records import Detections
@@ -89,8 +88,7 @@ def _pictures(report: Report, run: Run, files: Sequence[Path]) -> tuple[str, ...
         )
         path = run.pictures / f"sample-{number}.jpg"
         with replacing(path) as draft:
-            if not cv2.imwrite(str(draft), picture):
-                raise UsageError(f"cannot write {path}", hint="is there room on the disk?")
+            draft.write_bytes(cv2.imencode(".jpg", picture)[1].tobytes())
         made.append(path.relative_to(run.folder).as_posix())
     return tuple(made)
 

@@ -177,6 +177,8 @@ class Worker:
         trace: TracebackType | None,
     ) -> None:
         process = self._process
+        if kind is not None and not issubclass(kind, Exception):  # Ctrl-C: nobody waits for it
+            process.kill()
         if process.stdin is not None:
             try:
                 process.stdin.close()
@@ -345,6 +347,7 @@ def serve() -> None:
         try:
             reply = (True, method(*arguments))
         except RaudoError as error:
+            traceback.print_exc()
             reply = (False, error)
         except Exception as error:
             traceback.print_exc()
