@@ -32,6 +32,8 @@ log = logging.getLogger(__name__)
 
 WARM_UP_FRAMES = 2
 ROUND_SECONDS = 0.5
+FEWEST_ROUNDS = 5
+"""A clearly slower engine is dropped after this many rounds."""
 MIN_ROUNDS = 10
 MAX_ROUNDS = 200
 RESAMPLES = 2000
@@ -51,6 +53,7 @@ class TimingPlan:
         budget: Most seconds for the rounds.
         settled: Told the end-to-end speedups so far, tells whether more rounds would change no
             verdict.
+        hopeless: Told the same, tells which engines need not be timed any further.
         on_round: Called after each round with the rounds done and the seconds left.
         on_throughput: Called with an engine's name before its throughput is measured.
         seed: For the order of engines and the bootstrap.
@@ -58,6 +61,7 @@ class TimingPlan:
 
     budget: float
     settled: Callable[[Mapping[str, Speedup]], bool]
+    hopeless: Callable[[Mapping[str, Speedup]], frozenset[str]] = lambda _speedups: frozenset()
     on_round: Callable[[int, float], None] = lambda _rounds, _left: None
     on_throughput: Callable[[str], None] = lambda _name: None
     seed: int = 0
@@ -106,19 +110,23 @@ def time_rounds(
     order = random.Random(plan.seed)  # noqa: S311 (an order, not a secret)
     deadline = time.monotonic() + plan.budget
     per_round = _frames_per_round(workers[baseline], frames)
-    for number in range(MAX_ROUNDS):
+    dropped: frozenset[str] = frozenset()
+    for number in range(1, MAX_ROUNDS + 1):
         start = number * per_round
         indices = [i % frames for i in range(start, start + per_round)]
-        names = [name for name in workers if name not in timings.failed]
+        names = [name for name in workers if name not in dropped.union(timings.failed)]
         order.shuffle(names)
         for name in names:
             _time_one(workers[name], indices, name, timings)
         left = deadline - time.monotonic()
-        plan.on_round(number + 1, left)
+        plan.on_round(number, left)
         if baseline in timings.failed or left <= 0:
             break
-        if number + 1 >= MIN_ROUNDS and plan.settled(speedups(timings, baseline, plan.seed)):
-            break
+        if number >= FEWEST_ROUNDS:
+            ratios = speedups(timings, baseline, plan.seed)
+            dropped = plan.hopeless(ratios) - {baseline}
+            if number >= MIN_ROUNDS and plan.settled(ratios):
+                break
     return timings
 
 
@@ -300,7 +308,7 @@ def throughput(worker: Worker, engine: Path, options: WorkerOptions) -> tuple[Th
         (
             variant.batches
             for variant in discover.backend(manifest.backend).variants
-            if manifest.name == f"{manifest.backend}-{variant.name}"
+            if manifest.name.split("@")[0] == f"{manifest.backend}-{variant.name}"
         ),
         (1,),
     )

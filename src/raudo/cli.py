@@ -103,6 +103,12 @@ def optimize(
     config: Annotated[Path | None, typer.Option(help="YAML file with settings.")] = None,
     output: Annotated[Path | None, typer.Option(help="Folder of the runs; default: runs.")] = None,
     name: Annotated[str | None, typer.Option(help="Name of the run.")] = None,
+    shapes: Annotated[
+        str | None, typer.Option(help="auto: try input rectangles that fit; own: do not.")
+    ] = None,
+    time_budget: Annotated[
+        float | None, typer.Option(help="Seconds after which nothing new is tried.")
+    ] = None,
     timing_budget: Annotated[
         float | None, typer.Option(help="Most seconds for timed rounds.")
     ] = None,
@@ -135,6 +141,8 @@ def optimize(
         gate_assignments=gate,
         output=output,
         name=name,
+        shapes=shapes,
+        time_budget=time_budget,
         timing_budget=timing_budget,
         timeout=timeout,
         trust_checkpoint=trust_checkpoint or None,

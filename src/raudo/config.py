@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -64,6 +64,12 @@ class OptimizeSettings(Settings):
     )
     size: tuple[int, int] | None = Field(
         default=None, description="Input (height, width); None takes the model's own"
+    )
+    shapes: Literal["auto", "own"] = Field(
+        default="auto", description="auto: also try input rectangles that fit the images; own: not"
+    )
+    time_budget: Annotated[float, Field(gt=0)] | None = Field(
+        default=None, description="Seconds after which nothing new is tried; None sets no limit"
     )
     candidates: tuple[str, ...] = Field(
         default=(), description="Names of the candidates to try; empty tries all"

@@ -6,84 +6,32 @@ folder, so that an interrupted run goes on where it stopped.
 
 from __future__ import annotations
 
-import logging
 import time
-from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING
 
-from raudo import benchmark, discover, plan, reporting
-from raudo.benchmark import Timed, TimingPlan, WorkerOptions
-from raudo.build import record_audit
+from raudo import benchmark, plan, reporting
+from raudo.benchmark import Timed, TimingPlan
 from raudo.config import dump_settings
 from raudo.decide import decide
-from raudo.errors import RaudoError, WorkerError
-from raudo.evaluate import Evaluation, evaluate, load_detections, save_detections
+from raudo.errors import WorkerError
 from raudo.inputs import gather
+from raudo.job import Job
 from raudo.listener import Listener
 from raudo.machine import DISTURBED_SHARE, describe
-from raudo.records import Candidate, Report, RunSource, StepResult
-from raudo.scoring import Scorer
-from raudo.worker import Worker
-from raudo.workspace import create_run, engine_files, read_artifact, write_text
+from raudo.records import Report, RunSource
+from raudo.search import Search
+from raudo.workspace import create_run, write_text
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from pathlib import Path
 
     from raudo.config import OptimizeSettings
-    from raudo.inputs import Inputs
-    from raudo.plan import Plan
-    from raudo.records import Machine, Speedup, Status
+    from raudo.records import Speedup, Target
     from raudo.workspace import Run
 
-log = logging.getLogger(__name__)
-
-
-@dataclass
-class Job:
-    """One run while it goes on."""
-
-    settings: OptimizeSettings
-    run: Run
-    listener: Listener
-    inputs: Inputs
-    baseline: Plan
-    plans: tuple[Plan, ...]
-    machine: Machine
-    candidates: dict[str, Candidate] = field(default_factory=dict)
-    steps: list[StepResult] = field(default_factory=list)
-
-    @property
-    def options(self) -> WorkerOptions:
-        """How to run workers."""
-        return WorkerOptions(
-            self.settings.timeout, self.settings.trust_checkpoint, log=self.run.log
-        )
-
-    def worker(self, name: str) -> Worker:
-        """Return a new worker for a candidate."""
-        return Worker(name, timeout=self.settings.timeout, log=self.run.log)
-
-    def alive(self) -> list[Candidate]:
-        """Return the candidates that nothing went wrong with so far."""
-        return [c for c in self.candidates.values() if c.status == "OK"]
-
-    def update(self, name: str, **changes: object) -> None:
-        """Replace fields of a candidate."""
-        self.candidates[name] = self.candidates[name].model_copy(update=changes)
-
-    def note(self, step: str, status: Status, reason: str, start: float) -> None:
-        """Record how a step ended."""
-        seconds = round(time.monotonic() - start, 2)
-        self.steps.append(StepResult(step=step, status=status, reason=reason, seconds=seconds))
-        log.info("%s %s %s (%.1f s)", step, status, reason, seconds)
-
-    def fail(self, name: str, step: str, error: RaudoError, start: float) -> None:
-        """Record that a candidate failed; the run goes on without it."""
-        self.note(f"{step} {name}", "FAILED", error.message, start)
-        self.update(name, status="FAILED", reason=error.message)
-        self.listener.finished(name, "FAILED", error.message)
+CLEARLY = 2.0
+"""An engine this many times slower than another, intervals apart, is not timed on."""
 
 
 def optimize(settings: OptimizeSettings, listener: Listener | None = None) -> tuple[Report, Run]:
@@ -103,8 +51,7 @@ def optimize(settings: OptimizeSettings, listener: Listener | None = None) -> tu
     """
     start = time.monotonic()
     job = _begin(settings, listener or Listener())
-    _build_all(job)
-    _validate_all(job)
+    Search(job).explore()
     timed = _benchmark_all(job)
     report = _conclude(job, timed, time.monotonic() - start)
     return report, job.run
@@ -121,124 +68,10 @@ def _begin(settings: OptimizeSettings, listener: Listener) -> Job:
     run = create_run(settings.output, name)
     settings = settings.model_copy(update={"name": name})
     write_text(run.settings, dump_settings(settings))
-    job = Job(settings, run, listener, inputs, baseline, plans, describe())
+    deadline = None if settings.time_budget is None else start + settings.time_budget
+    job = Job(settings, run, listener, inputs, baseline, plans, describe(), deadline)
     job.note("open", "OK", f"{inputs.info.spec.family}, {len(inputs.files)} images", start)
     return job
-
-
-def _build_all(job: Job) -> None:
-    """Export, quantize and load every candidate once; what cannot be is skipped or failed."""
-    job.listener.step("Making the engines", len(job.plans))
-    onnx = job.run.engines / "model.onnx"
-    if not onnx.is_file():
-        start = time.monotonic()
-        with job.worker("the ONNX export") as worker:
-            worker.call("write_onnx", job.inputs.file, onnx)
-        job.note("export", "OK", "", start)
-    for done, chosen in enumerate(job.plans, 1):
-        _build_one(job, chosen, onnx)
-        job.listener.advance(done)
-
-
-def _build_one(job: Job, chosen: Plan, onnx: Path) -> None:
-    start, name = time.monotonic(), chosen.name
-    backend, inputs = discover.backend(chosen.backend), job.inputs
-    engine = chosen.engine_file(job.run.engines)
-    job.candidates[name] = Candidate(
-        name=name,
-        backend=chosen.backend,
-        precision=chosen.precision,
-        status="OK",
-        baseline=name == job.baseline.name,
-        targets=backend.targets,
-    )
-    reason = plan.obstacle(
-        chosen,
-        job.machine,
-        has_module=inputs.info.has_module,
-        calibrated=inputs.calibration is not None,
-    )
-    if reason:
-        job.update(name, status="SKIPPED", reason=reason)
-        job.note(f"build {name}", "SKIPPED", reason, start)
-        job.listener.finished(name, "SKIPPED", reason)
-        return
-    try:
-        if job.run.recall(f"built-{name}", Candidate) is None:
-            with job.worker(f"building {name}") as worker:
-                arguments = (inputs.info, onnx, engine, inputs.calibration)
-                worker.call("build", chosen, inputs.file, *arguments)
-        files = engine_files(engine, backend.companions)
-        job.update(
-            name,
-            file=engine.relative_to(job.run.folder).as_posix(),
-            size_bytes=sum(f.stat().st_size for f in files),
-        )
-    except RaudoError as error:
-        job.fail(name, "build", error, start)
-    else:
-        job.run.save(f"built-{name}", job.candidates[name])
-        job.note(f"build {name}", "OK", "", start)
-        job.listener.finished(name, "OK", "")
-
-
-def _validate_all(job: Job) -> None:
-    """Run every engine over the images; compare what it finds with the labels and the baseline."""
-    job.listener.step("Validating", len(job.alive()) * len(job.inputs.files))
-    evaluations: dict[str, Evaluation] = {}
-    for number, candidate in enumerate(job.alive()):
-        start, name = time.monotonic(), candidate.name
-        try:
-            evaluations[name] = _evaluate_one(job, candidate, number)
-        except RaudoError as error:
-            job.fail(name, "validate", error, start)
-        else:
-            job.note(f"validate {name}", "OK", "", start)
-    reference = evaluations.get(job.baseline.name)
-    if reference is None:
-        raise WorkerError(
-            f"the baseline {job.baseline.name} failed: {job.candidates[job.baseline.name].reason}",
-            hint=f"nothing can be compared without it; {job.run.log} says more",
-        )
-    job.listener.step("Comparing with the baseline", len(evaluations))
-    scorer = Scorer(
-        job.inputs.dataset,
-        reference,
-        resamples=job.settings.bootstrap,
-        seed=job.settings.seed,
-    )
-    for done, (name, evaluation) in enumerate(evaluations.items(), 1):
-        accuracy, similarity = scorer.score(evaluation)
-        job.update(
-            name,
-            audit=evaluation.opened.audit,
-            accuracy=accuracy,
-            similarity=similarity,
-            similarity_percent=similarity.f1_percent,
-            map50=accuracy.map50 if accuracy else None,
-            map50_95=accuracy.map50_95 if accuracy else None,
-            map50_loss_percent=accuracy.map50_loss_percent if accuracy else None,
-        )
-        job.listener.advance(done)
-
-
-def _evaluate_one(job: Job, candidate: Candidate, number: int) -> Evaluation:
-    engine = job.run.folder / str(candidate.file)
-    kept = job.run.state / f"found-{candidate.name}.npz"
-    known = load_detections(kept) if kept.is_file() else None
-    files = job.inputs.files
-    with job.worker(candidate.name) as worker:
-        evaluation = evaluate(
-            worker,
-            engine,
-            files,
-            trust=job.settings.trust_checkpoint,
-            known=known,
-            on_images=lambda count: job.listener.advance(number * len(files) + count),
-        )
-    record_audit(read_artifact(engine), evaluation.opened.audit)
-    save_detections(kept, evaluation.detections)
-    return evaluation
 
 
 def _benchmark_all(job: Job) -> Timed:
@@ -246,7 +79,7 @@ def _benchmark_all(job: Job) -> Timed:
     start = time.monotonic()
     timed = job.run.recall("timed", Timed)
     if timed is None:
-        budget = job.settings.timing_budget
+        budget = min(job.settings.timing_budget, max(job.seconds_left, 0.0))
         job.listener.step("Timing, round by round", budget)
         timed = benchmark.benchmark(
             {c.name: job.run.folder / str(c.file) for c in job.alive()},
@@ -255,6 +88,7 @@ def _benchmark_all(job: Job) -> Timed:
             TimingPlan(
                 budget,
                 lambda speedups: _settled(job, speedups),
+                hopeless=lambda speedups: _hopeless(job, speedups),
                 on_round=lambda _rounds, left: job.listener.advance(budget - left),
                 on_throughput=lambda name: job.listener.step(f"Throughput of {name}"),
                 seed=job.settings.seed,
@@ -284,6 +118,23 @@ def _settled(job: Job, speedups: Mapping[str, Speedup]) -> bool:
         for name, speedup in speedups.items()
         for target, gates in job.settings.gates.items()
         if target in job.candidates[name].targets
+    )
+
+
+def _hopeless(job: Job, speedups: Mapping[str, Speedup]) -> frozenset[str]:
+    """Return the engines that are clearly slower than another one of every target of theirs."""
+
+    def beaten(name: str, target: Target) -> bool:
+        return any(
+            other.low > CLEARLY * speedups[name].high
+            for rival, other in speedups.items()
+            if target in job.candidates[rival].targets and job.detects_as_well(rival)
+        )
+
+    return frozenset(
+        name
+        for name in speedups
+        if all(beaten(name, t) for t in job.candidates[name].targets if t in job.settings.gates)
     )
 
 

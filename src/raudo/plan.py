@@ -19,15 +19,27 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Plan:
-    """One candidate: a backend in one of its variants."""
+    """One candidate: a backend in one of its variants, at an input size.
+
+    Attributes:
+        backend: Name of the backend.
+        variant: How it is run.
+        size: Input (height, width) in pixels; None is the model's own.
+    """
 
     backend: str
     variant: Variant
+    size: tuple[int, int] | None = None
 
     @property
     def name(self) -> str:
-        """The candidate's name."""
-        return f"{self.backend}-{self.variant.name}"
+        """The candidate's name: `<backend>-<variant>`, and `@<height>x<width>` if not its own."""
+        return f"{self.backend}-{self.variant.name}{self.size_suffix}"
+
+    @property
+    def size_suffix(self) -> str:
+        """The end of names of files that hold for this size alone."""
+        return "" if self.size is None else f"@{self.size[0]}x{self.size[1]}"
 
     @property
     def precision(self) -> Precision:

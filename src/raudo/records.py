@@ -238,8 +238,10 @@ class Candidate(Record):
     name: str
     backend: str
     precision: Precision
+    size: tuple[int, int] | None = Field(default=None, description="Input (height, width)")
     status: Status
     reason: str = ""
+    untried: bool = Field(default=False, description="Skipped for want of time")
     baseline: bool = False
     targets: tuple[Target, ...] = ()
     file: str | None = Field(default=None, description="Engine file, relative to the run folder")

@@ -1,0 +1,253 @@
+"""Looks for engines that detect as well as the baseline: the cheapest evidence first.
+
+Each plan is tried at the smallest input rectangle that may do, then at larger ones, until it
+passes the gates of accuracy and similarity. A rectangle at which not even FP32 passes is dropped
+for all plans. Where validating on all images would take long, a few of them come first.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from raudo import discover, plan, shapes
+from raudo.build import ModelFile, record_audit
+from raudo.errors import RaudoError, WorkerError
+from raudo.evaluate import Evaluation, evaluate, load_detections, save_detections
+from raudo.images import read_size
+from raudo.records import Candidate
+from raudo.scoring import Scorer
+from raudo.validate import similarity
+from raudo.workspace import engine_files, read_artifact
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from raudo.build import ModelInfo
+    from raudo.job import Job
+    from raudo.plan import Plan
+
+QUICK_IMAGES = 24
+QUICK_MARGIN = 5.0
+"""A few images drop a candidate whose similarity is this many points below the gate."""
+QUICK_SECONDS = 20.0
+"""Validating in less time than this is done whole at once."""
+
+
+class Search:
+    """The search of one run.
+
+    Args:
+        job: The run.
+    """
+
+    def __init__(self, job: Job) -> None:
+        self._job = job
+        self._sizes: list[tuple[int, int] | None] = [None]
+        self._scorer: Scorer | None = None
+        self._baseline: Evaluation | None = None
+
+    def explore(self) -> None:
+        """Make and validate candidates; the report's rows are left in the job.
+
+        Raises:
+            WorkerError: The baseline does not run.
+        """
+        job = self._job
+        self._establish_baseline()
+        others = [p for p in job.plans if p.name != job.baseline.name]
+        probe = next((p for p in others if self._can_probe(p)), None)
+        if probe is not None and job.settings.shapes == "auto" and job.settings.size is None:
+            sizes = [read_size(file) for file in job.inputs.files]
+            proposed = shapes.propose(sizes, job.inputs.info.spec)
+            self._sizes = [s for s in proposed if self._try(replace(probe, size=s))] + [None]
+            if len(self._sizes) > 1:
+                others.append(job.baseline)  # PyTorch at the smaller size, for fairness
+        for chosen in others:
+            self._try_sizes(chosen)
+
+    def _establish_baseline(self) -> None:
+        job = self._job
+        chosen = job.baseline
+        if not self._make(chosen):
+            self._give_up()
+        start = time.monotonic()
+        try:
+            self._baseline = self._evaluate(chosen, job.inputs.files)
+        except RaudoError as error:
+            job.fail(chosen.name, "validate", error, start)
+            self._give_up()
+        job.note(f"validate {chosen.name}", "OK", "", start)
+        assert self._baseline is not None  # noqa: S101 (set above, or given up)
+        self._scorer = Scorer(
+            job.inputs.dataset,
+            self._baseline,
+            resamples=job.settings.bootstrap,
+            seed=job.settings.seed,
+        )
+        self._score(chosen.name, self._baseline)
+
+    def _give_up(self) -> None:
+        job = self._job
+        name = job.baseline.name
+        raise WorkerError(
+            f"the baseline {name} failed: {job.candidates[name].reason}",
+            hint=f"nothing can be compared without it; {job.run.log} says more",
+        )
+
+    def _can_probe(self, chosen: Plan) -> bool:
+        """Tell whether a plan shows what a rectangle alone does: FP32, and quickly built."""
+        backend = discover.backend(chosen.backend)
+        gated = any(target in self._job.settings.gates for target in backend.targets)
+        return chosen.precision == "fp32" and gated and self._obstacle(chosen) is None
+
+    def _obstacle(self, chosen: Plan) -> str | None:
+        return plan.obstacle(
+            chosen,
+            self._job.machine,
+            has_module=self._job.inputs.info.has_module,
+            calibrated=self._job.inputs.calibration is not None,
+        )
+
+    def _try_sizes(self, chosen: Plan) -> None:
+        """Try a plan at one size after the other, until it detects as well as the baseline."""
+        job = self._job
+        for size in self._sizes:
+            sized = replace(chosen, size=size)
+            known = sized.name in job.candidates
+            if job.detects_as_well(sized.name) if known else self._try(sized):
+                return
+
+    def _try(self, chosen: Plan) -> bool:
+        """Make and validate one candidate; tells whether it detects as well as the baseline."""
+        job = self._job
+        if not self._make(chosen):
+            return False
+        start, name = time.monotonic(), chosen.name
+        try:
+            if self._dropped_early(chosen):
+                return False
+            evaluation = self._evaluate(chosen, job.inputs.files)
+        except RaudoError as error:
+            job.fail(name, "validate", error, start)
+            return False
+        job.note(f"validate {name}", "OK", "", start)
+        self._score(name, evaluation)
+        return job.detects_as_well(name)
+
+    def _make(self, chosen: Plan) -> bool:
+        """Build the engine of a plan and give it a row; tells whether there is one."""
+        job = self._job
+        start, name = time.monotonic(), chosen.name
+        job.candidates[name] = Candidate(
+            name=name,
+            backend=chosen.backend,
+            precision=chosen.precision,
+            size=chosen.size or (job.inputs.info.spec.height, job.inputs.info.spec.width),
+            status="OK",
+            baseline=name == job.baseline.name,
+            targets=discover.backend(chosen.backend).targets,
+        )
+        if reason := self._obstacle(chosen):
+            job.skip(name, reason, start)
+            return False
+        if job.seconds_left <= 0 and name != job.baseline.name:
+            job.skip(name, "the time budget was spent before it", start, untried=True)
+            return False
+        job.listener.step(f"Making {name}")
+        try:
+            self._build(chosen)
+        except RaudoError as error:
+            job.fail(name, "build", error, start)
+            return False
+        job.note(f"build {name}", "OK", "", start)
+        job.listener.finished(name, "OK", "")
+        return True
+
+    def _build(self, chosen: Plan) -> None:
+        job = self._job
+        inputs, name = job.inputs, chosen.name
+        engine = chosen.engine_file(job.run.engines)
+        backend = discover.backend(chosen.backend)
+        if job.run.recall(f"built-{name}", Candidate) is None:
+            file, info = self._at_size(chosen)
+            onnx = job.run.engines / f"model{chosen.size_suffix}.onnx"
+            with job.worker(f"building {name}") as worker:
+                if backend.made_from == "onnx" and not onnx.is_file():
+                    worker.call("write_onnx", file, onnx)
+                worker.call("build", chosen, file, info, onnx, engine, inputs.calibration)
+        files = engine_files(engine, backend.companions)
+        row = job.update(
+            name,
+            file=engine.relative_to(job.run.folder).as_posix(),
+            size_bytes=sum(f.stat().st_size for f in files),
+        )
+        job.run.save(f"built-{name}", row)
+
+    def _at_size(self, chosen: Plan) -> tuple[ModelFile, ModelInfo]:
+        """Return the model's file and info at the size of a plan."""
+        inputs = self._job.inputs
+        if chosen.size is None:
+            return inputs.file, inputs.info
+        height, width = chosen.size
+        spec = inputs.info.spec.model_copy(update={"height": height, "width": width})
+        return replace(inputs.file, size=chosen.size), replace(inputs.info, spec=spec)
+
+    def _dropped_early(self, chosen: Plan) -> bool:
+        """Drop a candidate on a few images, where all of them would take long."""
+        job, baseline = self._job, self._baseline
+        files = job.inputs.files
+        step = len(files) // QUICK_IMAGES
+        kept = job.run.state / f"found-{chosen.name}.npz"
+        if step < 2 or baseline is None or kept.is_file():
+            return False
+        start = time.monotonic()
+        few = self._evaluate(chosen, files[::step], keep=False)
+        seconds = time.monotonic() - start
+        alike = similarity(baseline.detections[::step], few.detections).f1_percent
+        lowest = min((g.similarity_percent for g in job.gates(chosen.name)), default=0.0)
+        if seconds * step < QUICK_SECONDS or alike >= lowest - QUICK_MARGIN:
+            return False
+        job.update(chosen.name, similarity_percent=alike)
+        reason = (
+            f"dropped early: similarity {alike:.1f} % on {len(few.detections)} images, "
+            f"gate {lowest:.0f} %"
+        )
+        job.skip(chosen.name, reason, start)
+        return True
+
+    def _evaluate(self, chosen: Plan, files: Sequence[Path], *, keep: bool = True) -> Evaluation:
+        """Run a candidate over images, and check that it executes what was asked for."""
+        job, name = self._job, chosen.name
+        engine = chosen.engine_file(job.run.engines)
+        kept = job.run.state / f"found-{name}.npz"
+        job.listener.step(f"Validating {name}", len(files))
+        with job.worker(name) as worker:
+            evaluation = evaluate(
+                worker,
+                engine,
+                files,
+                trust=job.settings.trust_checkpoint,
+                known=load_detections(kept) if keep and kept.is_file() else None,
+                on_images=job.listener.advance,
+            )
+        record_audit(read_artifact(engine), evaluation.opened.audit)
+        if keep:
+            save_detections(kept, evaluation.detections)
+        return evaluation
+
+    def _score(self, name: str, evaluation: Evaluation) -> None:
+        assert self._scorer is not None  # noqa: S101 (made with the baseline)
+        accuracy, alike = self._scorer.score(evaluation)
+        self._job.update(
+            name,
+            audit=evaluation.opened.audit,
+            accuracy=accuracy,
+            similarity=alike,
+            similarity_percent=alike.f1_percent,
+            map50=accuracy.map50 if accuracy else None,
+            map50_95=accuracy.map50_95 if accuracy else None,
+            map50_loss_percent=accuracy.map50_loss_percent if accuracy else None,
+        )
