@@ -20,6 +20,9 @@ class Scorer:
         baseline: What the baseline found in the same images.
         resamples: Bootstrap resamples of the loss intervals.
         seed: Of the bootstrap.
+
+    Raises:
+        DataError: The baseline detects nothing, so that a loss relative to it is undefined.
     """
 
     def __init__(
@@ -35,6 +38,8 @@ class Scorer:
         self._resamples = resamples
         self._seed = seed
         self._table = validate.match(dataset, baseline.detections) if dataset else None
+        if self._table:
+            validate.reference_map(self._table)
 
     def score(self, evaluation: Evaluation) -> tuple[Accuracy | None, Similarity]:
         """Return an engine's accuracy with its losses (None without labels) and similarity."""

@@ -86,12 +86,7 @@ def with_losses(
         DataError: The baseline detects nothing, so that a loss relative to it is undefined.
     """
     record = summarize(candidate)
-    reference = mean_average_precision(average_precision(baseline))
-    if reference[0] <= 0 or reference[1] <= 0:
-        raise DataError(
-            "the baseline's own mAP on this data set is zero: a loss against it is undefined",
-            hint="do the data set's classes and images fit the model?",
-        )
+    reference = reference_map(baseline)
     generator = np.random.default_rng(seed)
     draws = np.empty((resamples, 2, 2))
     for draw in draws:
@@ -108,6 +103,21 @@ def with_losses(
             "map50_95_loss_points": _loss(both[:, 1], draws[:, :, 1], relative=False),
         }
     )
+
+
+def reference_map(baseline: MatchTable) -> tuple[float, float]:
+    """Return the mAP@0.5 and mAP@0.5:0.95 that losses are relative to.
+
+    Raises:
+        DataError: One is zero, so that a loss relative to it is undefined.
+    """
+    map50, map50_95 = mean_average_precision(average_precision(baseline))
+    if map50 <= 0 or map50_95 <= 0:
+        raise DataError(
+            "the baseline's own mAP on this data set is zero: a loss against it is undefined",
+            hint="do the data set's classes and images fit the model?",
+        )
+    return map50, map50_95
 
 
 def _loss(both: NDArray[np.float64], draws: NDArray[np.float64], *, relative: bool) -> Interval:
