@@ -53,6 +53,9 @@ Size = Annotated[
 ]
 Splits = Annotated[str, typer.Option(help="Splits to score on, with commas.")]
 Timeout = Annotated[float, typer.Option(help="Seconds after which an engine counts as hung.")]
+Explain = Annotated[
+    bool, typer.Option("--explain", help="Say of each candidate why it won or lost.")
+]
 Engines = Annotated[list[Path], typer.Argument(help="Engine files, each with its manifest.")]
 Reference = Annotated[
     Path | None,
@@ -118,6 +121,7 @@ def optimize(
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with a run.")] = False,
     trust_checkpoint: Trust = False,
+    explain: Explain = False,
     json: Json = False,
 ) -> None:
     """Export, quantize, measure, validate, decide and report, for every engine there is."""
@@ -152,7 +156,7 @@ def optimize(
     if json:
         typer.echo(report.model_dump_json(indent=2))
     else:
-        console.show_report(report, str(run.folder / "report.html"))
+        console.show_report(report, run.report_page, explained=explain)
     targets = asked_targets(settings.targets, has_gpu=bool(report.machine.gpus))
     raise typer.Exit(exit_code(report.decisions, targets))
 
@@ -247,6 +251,7 @@ def validate(
 def report(
     run: Annotated[Path, typer.Argument(help="Run folder.")] = Path("runs/latest"),
     *,
+    explain: Explain = False,
     json: Json = False,
 ) -> None:
     """Show a run's verdict, and write its report again."""
@@ -259,7 +264,7 @@ def report(
     if json:
         typer.echo(content.model_dump_json(indent=2))
     else:
-        console.show_report(content, str(found.folder / "report.html"))
+        console.show_report(content, found.report_page, explained=explain)
 
 
 @app.command()

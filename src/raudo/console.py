@@ -15,6 +15,7 @@ from raudo.listener import Listener
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from pathlib import Path
     from types import TracebackType
 
     from typing_extensions import Self
@@ -93,12 +94,17 @@ def styled(word: str) -> str:
     return f"[{STYLES[word]}]{word}[/]"
 
 
-def show_report(report: Report, where: str) -> None:
+def show_report(report: Report, where: Path, *, explained: bool = False) -> None:
     """Print the verdict, the candidates and where the report lies."""
     out.print(candidates_table(report.candidates, out.width))
     for c in report.candidates:
         if c.status != "OK":
             out.print(f"{styled(c.status)} {c.name}: {escape(c.reason)}", highlight=False)
+    if explained:
+        from raudo.explain import explain
+
+        for name, why in explain(report):
+            out.print(f"[bold]{name}[/]: {escape(why)}", highlight=False)
     for target, decision in report.decisions.items():
         show_decision(target, decision)
     warnings = report.warnings
@@ -113,6 +119,8 @@ def show_report(report: Report, where: str) -> None:
 def show_decision(target: str, decision: Decision) -> None:
     """Print one verdict with its reasons."""
     choice = f" -> [bold]{decision.choice}[/]" if decision.choice else ""
+    if decision.best_throughput not in {None, decision.choice}:
+        choice += f" (most frames a second: {decision.best_throughput})"
     mark = MARKS[decision.verdict]
     out.print(f"\n{mark} {target}: {styled(decision.verdict)}{choice}", highlight=False)
     for reason in decision.reasons:

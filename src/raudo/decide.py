@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from raudo.checks import Outcome
     from raudo.config import Gates
-    from raudo.records import Candidate, Target
+    from raudo.records import Candidate, Target, Verdict
 
 LOCALIZATION_LOSS_PERCENT = 1.0
 """A loss of mAP@0.5:0.95 above this is called out even where mAP@0.5 holds."""
@@ -118,10 +118,7 @@ def _decide_target(
     able = [c for c in candidates if c.status == "OK"]
     absent = tuple(_absence(c) for c in candidates if c.status != "OK")
     if not able:
-        steps = ("mend what is named above",) if absent else (why_none[1],)
-        return Decision(
-            verdict="SKIPPED", choice=None, reasons=absent or (why_none[0],), next_steps=steps
-        )
+        return _none_able(candidates, absent, why_none)
     if gates is None:
         return Decision(
             verdict="SKIPPED",
@@ -140,6 +137,21 @@ def _decide_target(
         return _inconclusive(by_outcome["undecided"][:_CLOSEST])
     closest = sorted(by_outcome["fail"], key=_distance)[:_CLOSEST]
     return _failed(closest)
+
+
+def _none_able(
+    candidates: Sequence[Candidate], absent: tuple[str, ...], why_none: tuple[str, str]
+) -> Decision:
+    """Decide a target that no candidate was measured for."""
+    verdict: Verdict = "SKIPPED"
+    step = "mend what is named above" if absent else why_none[1]
+    if any(c.status == "FAILED" for c in candidates):
+        verdict = "FAIL"
+    elif any(c.untried for c in candidates):
+        verdict, step = "INCONCLUSIVE", "give it more time: `time_budget` in the settings"
+    return Decision(
+        verdict=verdict, choice=None, reasons=absent or (why_none[0],), next_steps=(step,)
+    )
 
 
 Assessed = tuple["Candidate", tuple[Check, ...]]
@@ -167,11 +179,17 @@ def _passed(chosen: Assessed, assessed: Sequence[Assessed]) -> Decision:
     steps = []
     for other, other_checks in assessed[: assessed.index(chosen)]:
         problems = [c for c in other_checks if c.outcome != "pass"]
-        reasons += [f"faster, but not chosen: {_problem(other, check)}" for check in problems]
+        reasons += [f"faster, but not chosen: {problem(other, check)}" for check in problems]
         if overall(other_checks) == "undecided":
             steps += [_settle(other, check) for check in problems]
+    passing = [c for c, c_checks in assessed if overall(c_checks) == "pass"]
+    busiest = max(passing, key=lambda c: (c.throughput_fps or 0.0, c.name == candidate.name))
     return Decision(
-        verdict="PASS", choice=candidate.name, reasons=tuple(reasons), next_steps=_once(steps)
+        verdict="PASS",
+        choice=candidate.name,
+        best_throughput=busiest.name,
+        reasons=tuple(reasons),
+        next_steps=_once(steps),
     )
 
 
@@ -180,7 +198,7 @@ def _inconclusive(undecided: Sequence[Assessed]) -> Decision:
     steps: list[str] = []
     for candidate, checks in undecided:
         open_checks = [c for c in checks if c.outcome == "undecided"]
-        reasons += [_problem(candidate, check) for check in open_checks]
+        reasons += [problem(candidate, check) for check in open_checks]
         reasons += _localization(candidate, checks)
         steps += [_settle(candidate, check) for check in open_checks]
     return Decision(
@@ -193,7 +211,7 @@ def _failed(closest: Sequence[Assessed]) -> Decision:
     steps: list[str] = []
     for candidate, checks in closest:
         problems = [c for c in checks if c.outcome == "fail"]
-        reasons += [_problem(candidate, check) for check in problems]
+        reasons += [problem(candidate, check) for check in problems]
         reasons += _localization(candidate, checks)
         steps += [step for check in problems for step in _remedies(candidate, check)]
     return Decision(verdict="FAIL", choice=None, reasons=tuple(reasons), next_steps=_once(steps))
@@ -231,7 +249,7 @@ def _demand(check: Check) -> str:
     return f"{'over' if check.gate == 'similarity_percent' else 'under'} {check.bound:g} %"
 
 
-def _problem(candidate: Candidate, check: Check) -> str:
+def problem(candidate: Candidate, check: Check) -> str:
     """Say how one candidate fails, or leaves open, one gate."""
     title = GATE_TITLES[check.gate]
     if check.value is None:

@@ -15,6 +15,7 @@ from raudo.benchmark import Timed, TimingPlan
 from raudo.config import dump_settings
 from raudo.decide import decide
 from raudo.errors import WorkerError
+from raudo.explain import pareto
 from raudo.inputs import gather
 from raudo.job import Job
 from raudo.listener import Listener
@@ -169,6 +170,7 @@ def _conclude(job: Job, timed: Timed, seconds: float) -> Report:
             accuracy_validated=inputs.dataset is not None,
             has_gpu=bool(job.machine.gpus),
         ),
+        pareto=pareto(candidates),
         steps=tuple(job.steps),
         warnings=inputs.warnings,
     )

@@ -264,7 +264,10 @@ class Decision(Record):
     """What one target should run, and why."""
 
     verdict: Verdict
-    choice: str | None = Field(description="The candidate's name, or None")
+    choice: str | None = Field(description="The candidate of the best latency, or None")
+    best_throughput: str | None = Field(
+        default=None, description="The passing candidate of the most frames a second"
+    )
     reasons: tuple[str, ...]
     next_steps: tuple[str, ...] = ()
 
@@ -320,6 +323,9 @@ class Report(Record):
     gates: dict[str, dict[str, float]] = Field(description="Per target: gate name -> bound")
     candidates: tuple[Candidate, ...]
     decisions: dict[Target, Decision]
+    pareto: tuple[str, ...] = Field(
+        default=(), description="Candidates that none beats in both latency and quality"
+    )
     steps: tuple[StepResult, ...]
     warnings: tuple[str, ...] = ()
     samples: tuple[str, ...] = Field(

@@ -164,6 +164,11 @@ class Run:
         """The report that machines read."""
         return self.folder / "report.json"
 
+    @property
+    def report_page(self) -> Path:
+        """The report that people read."""
+        return self.folder / "report.html"
+
     def save(self, name: str, record: Record) -> None:
         """Keep what a finished step left."""
         write_text(self.state / f"{name}.json", record.model_dump_json(indent=2) + "\n")

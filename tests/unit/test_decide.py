@@ -171,7 +171,10 @@ def test_why_a_target_is_skipped() -> None:
     broken = candidate("broken", status="FAILED", reason="ran out of memory")
     absent = candidate("absent", status="SKIPPED", reason="no BF16 on this CPU")
     decision = on_cpu(broken, absent)
-    assert (decision.verdict, decision.choice) == ("SKIPPED", None)
+    assert (decision.verdict, decision.choice) == ("FAIL", None)
+    assert on_cpu(absent).verdict == "SKIPPED"
+    late = absent.model_copy(update={"name": "late", "untried": True})
+    assert on_cpu(absent, late).verdict == "INCONCLUSIVE"
     assert decision.reasons == (
         "broken FAILED: ran out of memory",
         "absent SKIPPED: no BF16 on this CPU",
