@@ -6,6 +6,7 @@ round times all engines on the same frames, one engine at a time while the other
 
 from __future__ import annotations
 
+import itertools
 import logging
 import random
 import time
@@ -32,8 +33,8 @@ log = logging.getLogger(__name__)
 
 WARM_UP_FRAMES = 2
 ROUND_SECONDS = 0.5
-FEWEST_ROUNDS = 5
-"""A clearly slower engine is dropped after this many rounds."""
+FEWEST_ROUNDS = 6
+"""Timed whatever the budget: of fewer rounds a median has no 95 % interval (2 * 0.5**6 < 0.05)."""
 MIN_ROUNDS = 10
 MAX_ROUNDS = 200
 RESAMPLES = 2000
@@ -50,7 +51,7 @@ class TimingPlan:
     """How long to time, and when it is enough.
 
     Attributes:
-        budget: Most seconds for the rounds.
+        budget: Most seconds for the rounds, if they suffice for the fewest.
         settled: Told the end-to-end speedups so far, tells whether more rounds would change no
             verdict.
         hopeless: Told the same, tells which engines need not be timed any further.
@@ -120,12 +121,12 @@ def time_rounds(
             _time_one(workers[name], indices, name, timings)
         left = deadline - time.monotonic()
         plan.on_round(number, left)
-        if baseline in timings.failed or left <= 0:
+        if baseline in timings.failed:
             break
         if number >= FEWEST_ROUNDS:
             ratios = speedups(timings, baseline, plan.seed)
-            dropped = plan.hopeless(ratios) - {baseline}
-            if number >= MIN_ROUNDS and plan.settled(ratios):
+            dropped |= plan.hopeless(ratios) - {baseline}  # for good: rounds stay paired
+            if left <= 0 or (number >= MIN_ROUNDS and plan.settled(ratios)):
                 break
     return timings
 
@@ -214,6 +215,10 @@ class Timed(Record):
     failed: dict[str, str] = Field(description="Reason by engine that did not last")
     other_load: float = Field(description="Share of all cores that other programs took")
 
+    def names(self) -> set[str]:
+        """Return the engines that were timed, or failed to be."""
+        return {*self.measurements, *self.failed}
+
 
 def benchmark(
     engines: Mapping[str, Path],
@@ -301,7 +306,13 @@ def _finish(
 
 
 def throughput(worker: Worker, engine: Path, options: WorkerOptions) -> tuple[Throughput, ...]:
-    """Measure frames a second of one engine at several numbers of streams and batch sizes."""
+    """Measure frames a second of one engine at several numbers of streams and batch sizes.
+
+    Args:
+        worker: It has the engine open, at one stream and batch 1, and its frames loaded.
+        engine: The engine file.
+        options: How to run the worker.
+    """
     threads = available_threads()
     manifest = read_artifact(engine).manifest
     batches = next(
@@ -312,10 +323,11 @@ def throughput(worker: Worker, engine: Path, options: WorkerOptions) -> tuple[Th
         ),
         (1,),
     )
-    found = []
-    for streams in sorted({1, threads}):
-        for batch in batches:
-            worker.call("open", engine, threads, streams, batch, options.trust)
-            fps = worker.call("throughput", THROUGHPUT_SECONDS)
-            found.append(Throughput(streams=streams, batch=batch, fps=fps))
+    found: list[Throughput] = []
+    for setting in itertools.product(sorted({1, threads}), sorted({1, *batches})):
+        if found:
+            worker.call("open", engine, threads, *setting, options.trust)
+        streams, batch = setting
+        fps = worker.call("throughput", THROUGHPUT_SECONDS)
+        found.append(Throughput(streams=streams, batch=batch, fps=fps))
     return tuple(found)

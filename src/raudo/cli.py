@@ -152,7 +152,7 @@ def optimize(
         trust_checkpoint=trust_checkpoint or None,
     )
     with console.ProgressListener() as listener:
-        report, run = run_pipeline(settings, listener)
+        report, run = run_pipeline(settings, listener, resume=resume)
     if json:
         typer.echo(report.model_dump_json(indent=2))
     else:

@@ -7,21 +7,22 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import cv2
+from pydantic import Field
 
 from raudo import data
 from raudo.build import CalibrationSet, ModelFile, ModelInfo
 from raudo.errors import UsageError
 from raudo.images import VIDEO_SUFFIXES, open_video
-from raudo.records import Calibration
+from raudo.records import Calibration, Record, Spec
 from raudo.worker import Worker
 from raudo.workspace import replacing
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from pathlib import Path
 
     from raudo.config import OptimizeSettings
     from raudo.datasets.base import Dataset
-    from raudo.records import Spec
 
 VIDEO_FRAMES = 64
 
@@ -45,6 +46,29 @@ class Inputs:
     files: tuple[Path, ...]
     calibration: CalibrationSet | None
     warnings: tuple[str, ...]
+
+    def identity(self) -> Identity:
+        """Return what the results of a run hold for."""
+        return Identity(
+            model=self.info.sha256,
+            input=self.info.spec,
+            images=_digest(data.content_hashes(self.files)),
+            calibration=self.calibration.record if self.calibration else None,
+        )
+
+
+class Identity(Record):
+    """What the results of a run hold for: it is not resumed with anything else."""
+
+    model: str = Field(description="SHA-256 of the file")
+    input: Spec
+    images: str = Field(description="SHA-256 over the images' content hashes, in order")
+    calibration: Calibration | None
+
+    def difference(self, other: Identity) -> str:
+        """Name what differs."""
+        fields = type(self).model_fields
+        return " and ".join(f for f in fields if getattr(self, f) != getattr(other, f))
 
 
 def gather(settings: OptimizeSettings, scratch: Path) -> Inputs:
@@ -133,5 +157,10 @@ def _calibration(settings: OptimizeSettings, warnings: list[str]) -> Calibration
 
 def calibration_set(files: tuple[Path, ...], source: str) -> CalibrationSet:
     """Return images together with their record for the manifest."""
-    digest = hashlib.sha256("".join(sorted(data.content_hashes(files))).encode()).hexdigest()
-    return CalibrationSet(files, Calibration(source=source, images=len(files), sha256=digest))
+    digest = _digest(sorted(data.content_hashes(files)))
+    record = Calibration(source=source, images=len(files), sha256=digest)
+    return CalibrationSet(files, record)
+
+
+def _digest(hashes: Iterable[str]) -> str:
+    return hashlib.sha256("".join(hashes).encode()).hexdigest()

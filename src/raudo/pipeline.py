@@ -14,35 +14,35 @@ from raudo import benchmark, plan, reporting
 from raudo.benchmark import Timed, TimingPlan
 from raudo.config import dump_settings
 from raudo.decide import decide
-from raudo.errors import WorkerError
+from raudo.errors import UsageError, WorkerError
 from raudo.explain import pareto
-from raudo.inputs import gather
+from raudo.inputs import Identity, gather
 from raudo.job import Job
 from raudo.listener import Listener
 from raudo.machine import DISTURBED_SHARE, describe
 from raudo.records import Report, RunSource
 from raudo.search import Search
-from raudo.workspace import create_run, write_text
+from raudo.workspace import Run, create_run, write_text
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from raudo.config import OptimizeSettings
     from raudo.records import Speedup, Target
-    from raudo.workspace import Run
 
 CLEARLY = 2.0
 """An engine this many times slower than another, intervals apart, is not timed on."""
 
 
-def optimize(settings: OptimizeSettings, listener: Listener | None = None) -> tuple[Report, Run]:
+def optimize(
+    settings: OptimizeSettings, listener: Listener | None = None, *, resume: bool = False
+) -> tuple[Report, Run]:
     """Find the fastest deployment of a detector that is proven to detect as well.
-
-    Give the settings of an interrupted run, its name included, to go on where it stopped.
 
     Args:
         settings: What to optimize, on which data, under which gates.
         listener: Is told how the run goes on.
+        resume: Go on with the run of that name, from the settings that it kept.
 
     Returns:
         The report, and the run folder that holds it.
@@ -51,24 +51,38 @@ def optimize(settings: OptimizeSettings, listener: Listener | None = None) -> tu
         RaudoError: The model or the data cannot be used, or the baseline does not run.
     """
     start = time.monotonic()
-    job = _begin(settings, listener or Listener())
+    job = _begin(settings, listener or Listener(), resume)
     Search(job).explore()
     timed = _benchmark_all(job)
     report = _conclude(job, timed, time.monotonic() - start)
     return report, job.run
 
 
-def _begin(settings: OptimizeSettings, listener: Listener) -> Job:
+def _begin(settings: OptimizeSettings, listener: Listener, resume: bool) -> Job:
     """Check everything that can be checked before long work, then make the run folder."""
     listener.step("Opening the model and the data")
     start = time.monotonic()
     name = settings.name or f"{settings.model.stem}-{datetime.now():%Y%m%d-%H%M%S}"
-    inputs = gather(settings, settings.output / name / "frames")
+    before = Run(settings.output / name)
+    if before.settings.exists() and not resume:
+        raise UsageError(
+            f"there is a run called '{name}' already in {settings.output}",
+            hint="go on with it: --resume; or choose another --name",
+        )
+    plan.check_names(settings.candidates)
+    inputs = gather(settings, before.folder / "frames")
+    identity = inputs.identity()
+    if (begun := before.recall("identity", Identity)) is not None and begun != identity:
+        raise UsageError(
+            f"the run '{name}' was begun with another {begun.difference(identity)}",
+            hint="what it found so far does not hold for this one; start a new run",
+        )
     baseline = plan.baseline_plan(inputs.info.has_module)
     plans = plan.choose(settings.candidates, baseline.name)
     run = create_run(settings.output, name)
     settings = settings.model_copy(update={"name": name})
     write_text(run.settings, dump_settings(settings))
+    run.save("identity", identity)
     deadline = None if settings.time_budget is None else start + settings.time_budget
     job = Job(settings, run, listener, inputs, baseline, plans, describe(), deadline)
     job.note("open", "OK", f"{inputs.info.spec.family}, {len(inputs.files)} images", start)
@@ -79,7 +93,7 @@ def _benchmark_all(job: Job) -> Timed:
     """Time the engines side by side until every speedup gate is settled."""
     start = time.monotonic()
     timed = job.run.recall("timed", Timed)
-    if timed is None:
+    if timed is None or not {c.name for c in job.alive()} <= timed.names():
         budget = min(job.settings.timing_budget, max(job.seconds_left, 0.0))
         job.listener.step("Timing, round by round", budget)
         timed = benchmark.benchmark(

@@ -62,17 +62,26 @@ def all_plans() -> tuple[Plan, ...]:
     return tuple(Plan(backend.name, variant) for backend in ordered for variant in backend.variants)
 
 
+def check_names(wanted: Sequence[str]) -> None:
+    """Check names of candidates.
+
+    Raises:
+        UsageError: One is no candidate.
+    """
+    known = [plan.name for plan in all_plans()]
+    for name in wanted:
+        if name not in known:
+            raise UsageError(f"no candidate is called '{name}'", hint=f"known: {', '.join(known)}")
+
+
 def choose(wanted: Sequence[str], baseline: str) -> tuple[Plan, ...]:
     """Return the wanted candidates and the baseline; nothing wanted means all.
 
     Raises:
         UsageError: A wanted name is no candidate.
     """
+    check_names(wanted)
     plans = all_plans()
-    known = [plan.name for plan in plans]
-    for name in wanted:
-        if name not in known:
-            raise UsageError(f"no candidate is called '{name}'", hint=f"known: {', '.join(known)}")
     return tuple(p for p in plans if not wanted or p.name in wanted or p.name == baseline)
 
 
