@@ -75,6 +75,16 @@ class PrecisionAudit(Record):
     note: str = ""
 
 
+class NodeProfile(Record):
+    """How long one node of a runtime's own graph takes, or several nodes together."""
+
+    name: str
+    type: str = Field(description="Convolution, Softmax, ..., in the runtime's own words")
+    precision: str = Field(description="What it really computes in")
+    milliseconds: float
+    nodes: int = Field(default=1, description="Number of nodes that this is the sum of")
+
+
 class Calibration(Record):
     """The images that an INT8 engine was calibrated on, by content."""
 

@@ -25,12 +25,16 @@ if TYPE_CHECKING:
     from raudo.records import (
         Artifact,
         Machine,
+        NodeProfile,
         OptionValue,
         Precision,
         PrecisionAudit,
         Spec,
         Target,
     )
+
+
+PROFILED_RUNS = 10
 
 
 @dataclass(frozen=True)
@@ -138,6 +142,18 @@ class Engine(ABC):
     @abstractmethod
     def audit(self) -> PrecisionAudit:
         """Tell what the loaded engine really executes."""
+
+    def profile(self, images: NDArray[np.uint8]) -> tuple[NodeProfile, ...]:
+        """Time each node of the runtime's own graph; () where the runtime does not tell.
+
+        Args:
+            images: What `run` takes, of the batch size that the engine was opened with.
+
+        Returns:
+            The nodes in the order that they run, each with the least of a few runs.
+        """
+        del images
+        return ()
 
     def close(self) -> None:  # noqa: B027 (most runtimes free themselves)
         """Free the runtime's memory."""
