@@ -73,6 +73,15 @@ def test_settings_are_valid() -> None:
         OptimizeSettings.model_validate(given | {"gates": merged})
 
 
+def test_every_extra_is_listed() -> None:
+    project = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    table = project.partition("[project.optional-dependencies]")[2].partition("\n[")[0]
+    listed = re.findall(r"^\| (`[\w-]+`(?:, `[\w-]+`)*) \|.*\|.*\|$", README, re.M)
+    assert set(re.findall(r"^([\w-]+) = \[", table, re.M)) <= set(
+        re.findall(r"`([\w-]+)`", " ".join(listed))
+    )
+
+
 def test_every_bash_line_is_a_command_of_raudo() -> None:
     assert {words[0] for words in commands()} == {"raudo"}
 
