@@ -34,10 +34,11 @@ if TYPE_CHECKING:
     from raudo.backends.base import Outputs
     from raudo.build import ModelFile, ModelInfo
     from raudo.detector import Detector
-    from raudo.records import Artifact, Detections, PrecisionAudit
+    from raudo.records import Artifact, Detections, NodeProfile, PrecisionAudit
 
 FRAME = struct.Struct("<Q")
 GRACE_SECONDS = 5.0
+PROGRAM = "from raudo.worker import serve; serve()"
 
 
 @dataclass(frozen=True)
@@ -104,7 +105,7 @@ class Worker:
         errors = self._log.open("ab") if self._log else None
         try:
             self._process = subprocess.Popen(
-                [sys.executable, "-c", "from raudo.worker import serve; serve()"],
+                [sys.executable, "-c", PROGRAM],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=errors or subprocess.DEVNULL,
@@ -273,6 +274,14 @@ class Station:
             detector.select(outputs, fits)
             taken.append((prepared - start, inferred - prepared, time.perf_counter() - inferred))
         return taken
+
+    def profile(self) -> tuple[NodeProfile, ...]:
+        """Time the nodes of the open engine on kept frames, and add them up by kind."""
+        from raudo.profiling import by_kind
+
+        frames = [self._frames[i % len(self._frames)] for i in range(self._batch)]
+        batch, _ = self.detector.prepare(frames)
+        return by_kind(self.detector.engine.profile(batch))
 
     def throughput(self, seconds: float) -> float:
         """Detect in kept frames on all streams for a while; returns frames a second."""
