@@ -21,6 +21,7 @@ from raudo.records import (
     Interval,
     Machine,
     Measurement,
+    NodeProfile,
     Percentiles,
     Precision,
     PrecisionAudit,
@@ -103,6 +104,14 @@ def accuracy(drop: float, width: float, classes: tuple[str, ...], seed: int) -> 
     )
 
 
+def profile(latency: float, precision: Precision) -> tuple[NodeProfile, ...]:
+    kinds = (("Convolution", precision, 0.75, 78), ("Softmax", "fp32", 0.25, 2))
+    return tuple(
+        NodeProfile(name=kind, type=kind, precision=p, milliseconds=latency * share, nodes=nodes)
+        for kind, p, share, nodes in kinds
+    )
+
+
 def candidate(
     name: str,
     latency: float,
@@ -140,6 +149,7 @@ def candidate(
         similarity_percent=None if baseline else similarity,
         size_bytes=1_950_000 if precision == "int8" else 3_720_000,
         peak_memory_bytes=timed.peak_memory_bytes,
+        profile=() if baseline else profile(latency, precision),
         audit=PrecisionAudit(
             found={"int8": 171, "fp32": 34} if precision == "int8" else {precision: 205},
             providers={"CPU": 205},

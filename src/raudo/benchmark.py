@@ -21,7 +21,7 @@ from pydantic import Field
 from raudo import discover
 from raudo.errors import RaudoError, WorkerError
 from raudo.machine import LoadMonitor, available_threads
-from raudo.records import Measurement, Percentiles, Record, Speedup, Stage, Throughput
+from raudo.records import Measurement, NodeProfile, Percentiles, Record, Speedup, Stage, Throughput
 from raudo.worker import Worker
 from raudo.workspace import read_artifact
 
@@ -212,6 +212,9 @@ class Timed(Record):
     """What timing a set of engines side by side gave."""
 
     measurements: dict[str, Measurement]
+    profiles: dict[str, tuple[NodeProfile, ...]] = Field(
+        default_factory=dict, description="By engine: time by kind of node and precision"
+    )
     failed: dict[str, str] = Field(description="Reason by engine that did not last")
     other_load: float = Field(description="Share of all cores that other programs took")
 
@@ -255,23 +258,27 @@ def benchmark(
         timings = time_rounds({n: workers[n] for n in opened}, baseline, len(frames), plan)
         other_load = load.share()
         failed.update(timings.failed)
-        measurements = {}
+        measurements, profiles = {}, {}
         ratios = speedups(timings, baseline, plan.seed)
         model_ratios = speedups(timings, baseline, plan.seed, model_only=True)
         for name in ratios:
             plan.on_throughput(name)
             try:
-                measurements[name] = _finish(
+                measured, profiles[name] = _finish(
                     workers[name], engines[name], timings.rounds[name], opened[name], options
-                ).model_copy(update={"speedup": ratios[name], "speedup_model": model_ratios[name]})
+                )
             except RaudoError as error:
                 failed[name] = error.message
+            else:
+                measurements[name] = measured.model_copy(
+                    update={"speedup": ratios[name], "speedup_model": model_ratios[name]}
+                )
     if baseline not in measurements:
         raise WorkerError(
             f"the baseline {baseline} failed: {failed[baseline]}",
             hint="nothing can be compared without it; the run's log says more",
         )
-    return Timed(measurements=measurements, failed=failed, other_load=other_load)
+    return Timed(measurements=measurements, profiles=profiles, failed=failed, other_load=other_load)
 
 
 def _open_all(
@@ -298,11 +305,13 @@ def _finish(
     rounds: Rounds,
     opened: tuple[float, list[float]],
     options: WorkerOptions,
-) -> Measurement:
-    """Summarize one engine's rounds, and measure its throughput."""
+) -> tuple[Measurement, tuple[NodeProfile, ...]]:
+    """Summarize one engine's rounds, time its nodes, and measure its throughput."""
     load_seconds, decode = opened
     measured = summarize(rounds, decode, load_seconds, worker.call("peak_memory"))
-    return measured.model_copy(update={"throughput": throughput(worker, engine, options)})
+    profile = worker.call("profile")
+    fps = throughput(worker, engine, options)
+    return measured.model_copy(update={"throughput": fps}), profile
 
 
 def throughput(worker: Worker, engine: Path, options: WorkerOptions) -> tuple[Throughput, ...]:

@@ -118,6 +118,7 @@ def _benchmark_all(job: Job) -> Timed:
         job.update(
             name,
             measurement=measurement,
+            profile=timed.profiles.get(name, ()),
             latency_ms=measurement.stages["end_to_end"],
             throughput_fps=max((t.fps for t in measurement.throughput), default=None),
             speedup=measurement.speedup,

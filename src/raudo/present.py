@@ -266,6 +266,15 @@ def stage_rows(report: Report) -> tuple[tuple[Candidate, tuple[tuple[Stage, floa
     return tuple(found)
 
 
+def outside_int8(candidate: Candidate) -> float | None:
+    """Return which percentage of an INT8 engine's time is spent outside of INT8; None if untold."""
+    total = sum(row.milliseconds for row in candidate.profile)
+    if candidate.precision != "int8" or not total:
+        return None
+    inside = sum(row.milliseconds for row in candidate.profile if row.precision == "int8")
+    return 100 * (1 - inside / total)
+
+
 def best_throughput(candidate: Candidate) -> str:
     """Return the setting at which the throughput was best, or nothing."""
     if candidate.measurement is None or not candidate.measurement.throughput:

@@ -266,6 +266,9 @@ class Candidate(Record):
     peak_memory_bytes: int | None = None
     audit: PrecisionAudit | None = None
     measurement: Measurement | None = None
+    profile: tuple[NodeProfile, ...] = Field(
+        default=(), description="Time of one run by kind of node and precision, the longest first"
+    )
     accuracy: Accuracy | None = None
     similarity: Similarity | None = None
 

@@ -287,6 +287,29 @@ class TestFullPrecision:
         assert sum(audit.found.values()) == 2  # the two convolutions
         assert audit.providers
 
+    def test_it_times_its_nodes_or_says_nothing(
+        self,
+        backend: Backend,
+        variant: Variant,
+        tiny_onnx: Path,
+        tiny_spec: Spec,
+        images: NDArray[np.uint8],
+        expected: Outputs,
+        tmp_path: Path,
+    ) -> None:
+        skip_if_impossible(backend, variant)
+        artifact = make(backend, variant, tiny_onnx, tiny_spec, tmp_path)
+        with load(backend, artifact, tiny_onnx, batch=2) as engine:
+            nodes = engine.profile(images[:2])
+            found = engine.run(images[:2])  # and goes on as before
+        assert np.abs(found.scores - expected.scores[:2]).max() <= 1e-3
+        assert len({node.name for node in nodes}) == len(nodes)
+        assert all(node.milliseconds >= 0 and node.nodes == 1 for node in nodes)
+        if nodes:
+            convolutions = [node for node in nodes if "conv" in node.type.lower()]
+            assert [node.precision for node in convolutions] == ["fp32", "fp32"]
+            assert all(node.milliseconds > 0 for node in convolutions)
+
     def test_wrong_images_are_refused(
         self,
         backend: Backend,

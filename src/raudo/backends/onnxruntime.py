@@ -8,9 +8,9 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from raudo.backends.base import Backend, Engine, Outputs, Resources, Variant
+from raudo.backends.base import PROFILED_RUNS, Backend, Engine, Outputs, Resources, Variant
 from raudo.errors import EngineError
-from raudo.records import PrecisionAudit
+from raudo.records import NodeProfile, PrecisionAudit
 
 if TYPE_CHECKING:
     import numpy as np
@@ -18,7 +18,13 @@ if TYPE_CHECKING:
 
     from raudo.records import Artifact, Target
 
-PRECISION_NAMES = {"float": "fp32", "float16": "fp16", "bfloat16": "bf16"}
+PRECISION_NAMES = {
+    "float": "fp32",
+    "float16": "fp16",
+    "bfloat16": "bf16",
+    "uint8": "int8",
+    "int8": "int8",
+}
 
 
 class OnnxRuntime(Backend):
@@ -56,7 +62,7 @@ class OnnxRuntimeEngine(Engine):
 
     def __init__(self, artifact: Artifact, resources: Resources) -> None:
         super().__init__(artifact.manifest.spec)
-        self._path = artifact.path
+        self._path, self._resources = artifact.path, resources
         self._session = self._open(resources, profile=None)
 
     def _open(self, resources: Resources, profile: str | None) -> Any:
@@ -88,18 +94,36 @@ class OnnxRuntimeEngine(Engine):
 
         found: Counter[str] = Counter()
         providers: Counter[str] = Counter()
-        with tempfile.TemporaryDirectory() as folder:
-            session = self._open(Resources(), profile=str(Path(folder) / "profile"))
-            session.run(None, {"images": np.zeros((1, self.spec.height, self.spec.width, 3), "u1")})
-            trace = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
-        for event in trace:
-            details = event.get("args", {})
-            if event.get("cat") != "Node" or "provider" not in details:
-                continue
+        blank = np.zeros((1, self.spec.height, self.spec.width, 3), np.uint8)
+        for event in self._trace(blank, runs=1):
+            details = event["args"]
             providers[details["provider"]] += 1
             if details.get("op_name", "").endswith(("Conv", "MatMul", "Gemm")):
                 found[_node_precision(details)] += 1
         return PrecisionAudit(found=dict(found), providers=dict(providers))
+
+    def profile(self, images: NDArray[np.uint8]) -> tuple[NodeProfile, ...]:
+        """Time each node; see `Engine.profile`."""
+        nodes: dict[str, NodeProfile] = {}
+        for event in self._trace(images, PROFILED_RUNS):
+            name, taken = event["name"].removesuffix("_kernel_time"), event["dur"] / 1e3
+            if name not in nodes or taken < nodes[name].milliseconds:
+                nodes[name] = NodeProfile(
+                    name=name,
+                    type=event["args"]["op_name"],
+                    precision=_node_precision(event["args"]),
+                    milliseconds=taken,
+                )
+        return tuple(nodes.values())
+
+    def _trace(self, images: NDArray[np.uint8], runs: int) -> list[dict[str, Any]]:
+        """Run with the runtime's profiler, and return what it tells of each node and run."""
+        with tempfile.TemporaryDirectory() as folder:
+            session = self._open(self._resources, profile=str(Path(folder) / "profile"))
+            for _ in range(runs):
+                session.run(None, {"images": images})
+            trace = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
+        return [e for e in trace if e.get("cat") == "Node" and "provider" in e.get("args", {})]
 
     def close(self) -> None:
         """Free the session."""
@@ -110,4 +134,5 @@ def _node_precision(details: dict[str, Any]) -> str:
     if details["op_name"].startswith("QLinear") or "Integer" in details["op_name"]:
         return "int8"
     kinds = [kind for shape in details.get("input_type_shape", []) for kind in shape]
-    return next((PRECISION_NAMES[k] for k in kinds if k in PRECISION_NAMES), "int8")
+    known = next((PRECISION_NAMES[k] for k in kinds if k in PRECISION_NAMES), None)
+    return known or (kinds[0] if kinds else "")

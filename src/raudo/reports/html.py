@@ -81,6 +81,7 @@ def _page(report: Report, folder: Path) -> dict[str, Any]:
         "fastest": max(medians, default=1.0),
         "classes": present.class_rows(report),
         "stages": present.stage_rows(report),
+        "profiled": [row.candidate for row in rows if row.candidate.profile],
         "quality": _quality_plot(rows),
         "spreads": _spread_plot(rows),
         "pictures": pictures(report.samples, folder),

@@ -28,7 +28,8 @@ class MarkdownReport(ReportFormat):
     def render(self, report: Report, folder: Path) -> str:
         """Return the report as Markdown."""
         del folder
-        parts = [_opening(report), _decisions(report), _candidates(report), _run(report)]
+        parts = [_opening(report), _decisions(report), _candidates(report), _profile(report)]
+        parts.append(_run(report))
         return "\n\n".join(part for part in parts if part) + "\n"
 
 
@@ -103,6 +104,21 @@ def _standing(row: present.Row) -> str:
     if row.chosen_for:
         return "chosen"
     return present.OUTCOME_WORDS[row.outcome] if row.outcome else row.candidate.status
+
+
+def _profile(report: Report) -> str:
+    """Where the featured engine's time goes; nothing where no runtime told."""
+    row = present.featured(report)
+    if row is None or not row.candidate.profile:
+        return ""
+    one, outside = row.candidate, present.outside_int8(row.candidate)
+    note = "" if outside is None else f", {present.number(outside)} % of the time outside INT8"
+    titles = ["Kind of node", "Precision", "Nodes", "ms"]
+    lines = (
+        [plain(p.type), plain(p.precision.upper()), str(p.nodes), present.number(p.milliseconds)]
+        for p in one.profile
+    )
+    return f"### Inside {plain(one.name)}{note}\n\n" + _table(titles, lines)
 
 
 def _run(report: Report) -> str:
