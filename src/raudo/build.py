@@ -104,8 +104,8 @@ def build(
     """
     backend, quantizer = discover.backend(plan.backend), pass_for(plan.precision)
     backend.require()
-    engine.parent.mkdir(parents=True, exist_ok=True)
     try:
+        engine.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=engine.parent, prefix=".build-") as folder:
             draft = Path(folder) / engine.name
             if backend.made_from == "model":

@@ -150,6 +150,7 @@ def export(request: ExportRequest, listener: Listener) -> tuple[Exported, ...]:
     plans, calibration = request.plans(), request.calibrate_on()
     listener.step("Opening the model")
     info = inspect(request.file, request.timeout)
+    _make_folder(request.output)
     results = []
     with tempfile.TemporaryDirectory(prefix="raudo-") as scratch:
         onnx = Path(scratch) / "model.onnx"
@@ -163,6 +164,17 @@ def export(request: ExportRequest, listener: Listener) -> tuple[Exported, ...]:
             listener.advance(done)
             results.append(result)
     return (*results, *request.absent())
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        raise UsageError(
+            f"cannot write into {folder}: {error.strerror or error}",
+            hint="choose another folder with --output",
+        ) from error
 
 
 def _export_one(
