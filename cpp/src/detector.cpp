@@ -91,8 +91,8 @@ LoadOptions load_options(const Options& options) {
         throw Error("an engine needs at least one stream, and no negative number of threads",
                     "leave threads at 0 to use all");
     }
-    return {options.device, options.threads > 0 ? options.threads : available_threads(),
-            options.streams};
+    return {options.device, options.cache,
+            options.threads > 0 ? options.threads : available_threads(), options.streams};
 }
 
 }  // namespace

@@ -68,6 +68,8 @@ struct Options {
     std::vector<std::string> classes;
     /// Where to run, in the runtime's own words; empty takes its first choice.
     std::string device;
+    /// Folder where a runtime may keep what it compiled, to start faster; empty keeps nothing.
+    std::string cache;
     /// CPU threads in all; 0 takes all that this process may use.
     int threads = 0;
     /// Number of jobs that may `infer` at once: 1 for the lowest latency, more for throughput.

@@ -42,6 +42,7 @@ public:
 /// How to load an engine.
 struct LoadOptions {
     std::string device;
+    std::string cache;
     int threads = 1;
     int streams = 1;
 };

@@ -87,6 +87,9 @@ ov::AnyMap properties(const Manifest& manifest, const LoadOptions& options) {
     if (options.device.empty() || options.device == "CPU") {
         found.insert(ov::inference_num_threads(options.threads));
     }
+    if (!options.cache.empty()) {
+        found.insert(ov::cache_dir(options.cache));
+    }
     const auto rest = manifest.options.find("rest");
     if (rest != manifest.options.end()) {
         const bool bf16 = rest->second == "bf16";
