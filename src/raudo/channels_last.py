@@ -24,10 +24,8 @@ FLOATS = (1, 10)
 LAST, FIRST = (0, 2, 3, 1), (0, 3, 1, 2)
 """Orders of the axes: to channels last, and back."""
 SAME_NAME = {
-    "Abs": "ABS",
     "Exp": "EXP",
     "HardSwish": "HARD_SWISH",
-    "Neg": "NEG",
     "Relu": "RELU",
     "Sigmoid": "LOGISTIC",
     "Sqrt": "SQRT",
@@ -148,6 +146,20 @@ class Translator:
         made = self._file.emit(SAME_NAME[node.operator], inputs, shape)
         return [Stored(made.index, made.shape, last)]
 
+    def _leakyrelu(self, node: Node) -> Sequence[Stored]:
+        value = self._values[node.inputs[0]]
+        slope = node.attributes.get("alpha", 0.01)
+        made = self._file.emit("LEAKY_RELU", [value], value.shape, "LeakyReluOptions", alpha=slope)
+        return [Stored(made.index, made.shape, value.last)]
+
+    def _clip(self, node: Node) -> Sequence[Stored]:
+        value = made = self._values[node.inputs[0]]
+        for operator, name in zip(("MAXIMUM", "MINIMUM"), node.inputs[1:], strict=False):
+            if name:
+                bound = self._file.constant(self._graph.constants[name])
+                made = self._file.emit(operator, [made, bound], value.shape)
+        return [Stored(made.index, made.shape, value.last)]
+
     def _identity(self, node: Node) -> Sequence[Stored]:
         return [self._value(node.inputs[0])]
 
@@ -165,7 +177,7 @@ class Translator:
         image = self._arranged(self._values[node.inputs[0]], last=True)
         outputs, group = weights.shape[0], node.attributes.get("group", 1)
         window = _Window(node, weights.shape[2:])
-        image, padding = self._padded(image, window, 0.0)
+        image, padding = self._padded(image, window)
         bias = (
             self._graph.constants[node.inputs[2]]
             if len(node.inputs) > 2
@@ -192,15 +204,24 @@ class Translator:
         made = self._file.emit(operator, inputs, shape, table, **options)
         return [Stored(made.index, made.shape, last=True)]
 
-    def _padded(self, image: Stored, window: _Window, fill: float) -> tuple[Stored, int]:
-        """Pad an image, if the window's own padding is not one that TFLite has a word for."""
+    def _padded(
+        self, image: Stored, window: _Window, fill: float = 0.0, *, written: bool = False
+    ) -> tuple[Stored, int]:
+        """Pad an image, if the window's own padding is not one that TFLite has a word for.
+
+        Args:
+            image: Channels last.
+            window: Tells how much.
+            fill: The value of the padding.
+            written: Whether to write the padding out in any case.
+        """
         if not any(window.pads):
             return image, self._file.schema.Padding.VALID
-        if window.keeps_size:
+        if window.keeps_size and not written:
             return image, self._file.schema.Padding.SAME
         top, left, bottom, right = window.pads
-        shape = [image.shape[0], *image.shape[1:3], image.shape[3]]
-        shape[1], shape[2] = shape[1] + top + bottom, shape[2] + left + right
+        batch, height, width, channels = image.shape
+        shape = (batch, height + top + bottom, width + left + right, channels)
         sides = self._file.constant([[0, 0], [top, bottom], [left, right], [0, 0]], np.int32)
         if fill == 0:
             return self._file.emit("PAD", [image, sides], shape), self._file.schema.Padding.VALID
@@ -208,14 +229,27 @@ class Translator:
         return self._file.emit("PADV2", filled, shape), self._file.schema.Padding.VALID
 
     def _maxpool(self, node: Node) -> Sequence[Stored]:
+        lowest = float(np.finfo(np.float32).min)
+        return self._pool(node, "MAX_POOL_2D", lowest, written=False)
+
+    def _averagepool(self, node: Node) -> Sequence[Stored]:
+        counted = bool(node.attributes.get("count_include_pad", 0))
+        window = _Window(node, node.attributes["kernel_shape"])
+        if any(window.pads) and not (counted or window.keeps_size):
+            raise _untranslatable(node)
+        return self._pool(node, "AVERAGE_POOL_2D", 0.0, written=counted)
+
+    def _pool(self, node: Node, operator: str, fill: float, *, written: bool) -> Sequence[Stored]:
         image = self._arranged(self._values[node.inputs[0]], last=True)
         window = _Window(node, node.attributes["kernel_shape"])
-        image, padding = self._padded(image, window, float(np.finfo(np.float32).min))
+        if node.attributes.get("ceil_mode", 0):
+            raise _untranslatable(node)
+        image, padding = self._padded(image, window, fill, written=written)
         options = window.options(padding) | {
             "filterHeight": window.kernel[0],
             "filterWidth": window.kernel[1],
         }
-        return self._image(node, "MAX_POOL_2D", [image], "Pool2DOptions", **options)
+        return self._image(node, operator, [image], "Pool2DOptions", **options)
 
     def _globalaveragepool(self, node: Node) -> Sequence[Stored]:
         image = self._arranged(self._values[node.inputs[0]], last=True)
@@ -309,6 +343,13 @@ class Translator:
         if axis != end:
             made = self._move(made, [order.index(n) for n in range(end + 1)])
         return [Stored(made.index, made.shape, value.last)]
+
+    def _gather(self, node: Node) -> Sequence[Stored]:
+        value, shape = self._plain(self._values[node.inputs[0]]), self._shape(node, last=False)
+        axis = node.attributes.get("axis", 0) % len(value.shape)
+        indices = self._graph.constants[node.inputs[1]] % value.shape[axis]
+        picked = [value, self._file.constant(indices, np.int32)]
+        return [self._file.emit("GATHER", picked, shape, "GatherOptions", axis=axis)]
 
     def _matmul(self, node: Node) -> Sequence[Stored]:
         factors = [self._plain(self._value(name)) for name in node.inputs]

@@ -8,8 +8,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     import onnx
     from numpy.typing import NDArray
+
+MOVES = frozenset({"Cast", "Identity", "Reshape", "Transpose"})
 
 
 @dataclass(frozen=True)
@@ -54,7 +58,7 @@ class StaticGraph:
     def decoding(self) -> set[str]:
         """Return the values from the last convolutions, theirs included, to the outputs.
 
-        A convolution without bias is no layer that predicts: it is the weighted sum that decodes
+        A convolution of a softmax is no layer that predicts: it is the weighted sum that decodes
         distribution focal loss, arXiv 2006.04388.
         """
         makers, found = self.makers(), set[str]()
@@ -65,9 +69,18 @@ class StaticGraph:
                 continue
             found.add(name)
             node = makers[name]
-            if node.operator != "Conv" or len(node.inputs) < 3:
+            if node.operator != "Conv" or _source(node, makers).operator == "Softmax":
                 ahead.extend(value for value in node.inputs if value in makers)
         return found
+
+
+def _source(node: Node, makers: Mapping[str, Node]) -> Node:
+    """Return the node that computes the first input of another; moving is no computing."""
+    while node.inputs[0] in makers:
+        node = makers[node.inputs[0]]
+        if node.operator not in MOVES:
+            break
+    return node
 
 
 def fold(model: onnx.ModelProto) -> StaticGraph:
