@@ -137,7 +137,8 @@ class NcnnEngine(Engine):
                 raise EngineError(
                     "ncnn could not compute the outputs", hint="is there memory enough?"
                 )
-            return [np.array(tensor) for _, tensor in results]
+            arrays = [np.array(tensor) for _, tensor in results]
+        return [array.reshape(-1, array.shape[-1]) for array in arrays]  # some keep a batch of one
 
     def audit(self) -> PrecisionAudit:
         """Count the computing layers by the lowest precision that they support and may use."""
