@@ -15,20 +15,16 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-import numpy as np
-
 from raudo.backends.base import Backend, Engine, Outputs, Resources, Variant
-from raudo.channels_last import DECODING, Translator
 from raudo.errors import EngineError
-from raudo.fold import fold
 from raudo.machine import available_threads
 from raudo.records import PrecisionAudit
-from raudo.tflite import IDENTIFIER, SIGNATURE
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+    import numpy as np
     from numpy.typing import NDArray
     from typing_extensions import Self
 
@@ -52,6 +48,9 @@ class TfliteGraph:
         """
         from ai_edge_quantizer import calibrator, quantizer, recipe
         from ai_edge_quantizer.qtyping import TFLOperationName
+
+        from raudo.channels_last import DECODING
+        from raudo.tflite import SIGNATURE
 
         steps = quantizer.Quantizer(self.content, recipe.static_wi8_ai8())
         steps.update_quantization_recipe(
@@ -103,6 +102,9 @@ class LiteRt(Backend):
         import onnx
         from ai_edge_litert import schema_py_generated
 
+        from raudo.channels_last import Translator
+        from raudo.fold import fold
+
         return TfliteGraph(Translator(fold(onnx.load(path)), schema_py_generated).translate())
 
     def write_graph(self, graph: Any, path: Path) -> None:
@@ -118,6 +120,8 @@ class LiteRtEngine(Engine):
     """One interpreter for each thread that runs it; an interpreter takes one image at a time."""
 
     def __init__(self, artifact: Artifact, resources: Resources) -> None:
+        from raudo.tflite import IDENTIFIER
+
         super().__init__(artifact.manifest.spec)
         self._content = artifact.path.read_bytes()
         self._threads = max(1, resources.threads // resources.streams)
@@ -143,6 +147,8 @@ class LiteRtEngine(Engine):
         found = [session.run(images[place : place + 1]) for place in range(len(images))]
         if len(found) == 1:
             return Outputs(*found[0])
+        import numpy as np
+
         boxes, scores = (np.concatenate(parts) for parts in zip(*found, strict=True))
         return Outputs(boxes, scores)
 
@@ -177,6 +183,8 @@ class _Session:
 
     def __init__(self, content: bytes, threads: int) -> None:
         from ai_edge_litert.interpreter import Interpreter
+
+        from raudo.tflite import SIGNATURE
 
         self._interpreter = Interpreter(model_content=content, num_threads=threads)
         self._interpreter.allocate_tensors()

@@ -16,14 +16,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-import numpy as np
-
 from raudo.backends.base import Backend, Engine, Outputs, Resources, Variant
 from raudo.errors import EngineError, SourceError
-from raudo.fold import fold
 from raudo.records import PrecisionAudit
 
 if TYPE_CHECKING:
+    import numpy as np
     import onnx
     from numpy.typing import NDArray
 
@@ -123,11 +121,15 @@ class NcnnEngine(Engine):
                 raise EngineError(f"{file} does not load", hint="make it again with 'raudo export'")
 
     def _run(self, images: NDArray[np.uint8]) -> Outputs:
+        import numpy as np
+
         found = [self._detect(np.ascontiguousarray(image)) for image in images]
         boxes, scores = (np.stack(parts) for parts in zip(*found, strict=True))
         return Outputs(boxes, scores)
 
     def _detect(self, image: NDArray[np.uint8]) -> list[NDArray[np.float32]]:
+        import numpy as np
+
         kind = self._ncnn.Mat.PixelType.PIXEL_BGR
         pixels = self._ncnn.Mat.from_pixels(image, kind, self.spec.width, self.spec.height)
         with self._net.create_extractor() as extractor:
@@ -166,7 +168,10 @@ def _sums_as_means(model: onnx.ModelProto) -> None:
 
     The converter overlooks axes that are an input, as those of a sum are.
     """
+    import numpy as np
     from onnx import helper, numpy_helper
+
+    from raudo.fold import fold
 
     graph = fold(model)
     for place, node in reversed(list(enumerate(model.graph.node))):

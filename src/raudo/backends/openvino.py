@@ -7,8 +7,6 @@ from collections import Counter
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
-import numpy as np
-
 from raudo.backends.base import PROFILED_RUNS, Backend, Engine, Outputs, Resources, Variant
 from raudo.errors import EngineError
 from raudo.records import NodeProfile, PrecisionAudit
@@ -16,6 +14,7 @@ from raudo.records import NodeProfile, PrecisionAudit
 if TYPE_CHECKING:
     from pathlib import Path
 
+    import numpy as np
     from numpy.typing import NDArray
 
     from raudo.records import Artifact, Machine, Target
@@ -87,6 +86,7 @@ def _shorten_distributions(graph: Any) -> None:
     This plug-in's softmax over the few bins of a box side (DFL, arXiv 2006.04388) takes longer
     than all of the rest of decoding. The exponent is bounded: FP32 ends at exp(88).
     """
+    import numpy as np
     from openvino import opset14
 
     for total in graph.get_ordered_ops():
@@ -115,7 +115,7 @@ def _distribution(total: Any) -> tuple[Any, NDArray[np.float32]] | None:
         return None
     last = len(shares.get_output_partial_shape(0)) - 1
     axes = {int(axis) for axis in total.input_value(1).get_node().get_data().reshape(-1)}
-    values = bins.get_data().astype(np.float32).reshape(-1)
+    values = bins.get_data().astype("float32").reshape(-1)
     length = shares.get_output_partial_shape(0)[last]
     fits = length.is_static and length.get_length() == len(values) == bins.shape[-1]
     if not fits or shares.get_axis() % (last + 1) != last or not axes <= {last, -1}:
