@@ -303,34 +303,36 @@ def detect(
     classes: Annotated[str | None, typer.Option(help="Names or numbers, with commas.")] = None,
     target: Annotated[str | None, typer.Option(help="Which decision of a run to follow.")] = None,
     max_frames: Annotated[int | None, typer.Option(help="Stop after so many.", min=1)] = None,
+    mode: Annotated[
+        str | None,
+        typer.Option(
+            help="latency: each frame as it comes; throughput: several at once, the default for "
+            "videos and folders."
+        ),
+    ] = None,
     trust_checkpoint: Trust = False,
     json: Json = False,
 ) -> None:
     """Detect in an image, a folder, a video or a camera; draw boxes, write JSON lines."""
     from raudo import console
-    from raudo.detect import run
-    from raudo.detector import load
+    from raudo.detect import DetectRequest
+    from raudo.detect import detect as run_detect
 
-    with (
-        load(
-            engine,
-            target=target,
-            confidence=conf,
-            iou=iou,
-            classes=words(classes),
-            trust_checkpoint=trust_checkpoint,
-        ) as detector,
-        console.ProgressListener() as listener,
-    ):
-        listener.step(f"Detecting in {source}")
-        summary = run(
-            detector,
-            source,
-            output=output,
-            jsonl=jsonl,
-            max_frames=max_frames,
-            on_progress=listener.advance,
-        )
+    request = DetectRequest(
+        engine=engine,
+        source=source,
+        output=output,
+        jsonl=jsonl,
+        confidence=conf,
+        iou=iou,
+        classes=words(classes),
+        target=target,
+        max_frames=max_frames,
+        mode=mode,
+        trust_checkpoint=trust_checkpoint,
+    )
+    with console.ProgressListener() as listener:
+        summary = run_detect(request, listener)
     console.show_detected(summary, as_json=json)
     raise typer.Exit(EXIT_INTERRUPTED if summary.interrupted else 0)
 

@@ -3,30 +3,25 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import time
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING
 
-import cv2
 from pydantic import Field
 
-from raudo import images
-from raudo.detector import Selection, open_artifact
+from raudo.detector import MODES, Mode, load
 from raudo.draw import draw
-from raudo.errors import DataError, UsageError
+from raudo.errors import UsageError
 from raudo.frames import Frame, Reader, Source, find_source
 from raudo.images import IMAGE_SUFFIXES, VIDEO_SUFFIXES
+from raudo.outputs import Lines, describe, open_writer
 from raudo.records import Record
-from raudo.workspace import find_engine, replacing
+from raudo.stream import overlap
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
-    import numpy as np
-    from numpy.typing import NDArray
-    from typing_extensions import Self
+    from collections.abc import Callable, Generator, Iterable, Sequence
 
     from raudo.detector import Detector
     from raudo.listener import Listener
@@ -47,6 +42,9 @@ class DetectRequest:
         classes: Names or numbers of the classes to keep; None keeps all.
         target: Which decision of a run folder to follow; None takes the best that passed.
         max_frames: Frames after which to stop.
+        mode: latency detects in each frame as it comes, with all cores; throughput reads ahead and
+            works on several at once. The detections are the same. None takes throughput for
+            videos and folders, latency for images and cameras.
         trust_checkpoint: Open a checkpoint even though it imports unknown code.
     """
 
@@ -59,6 +57,7 @@ class DetectRequest:
     classes: tuple[str, ...] | None = None
     target: str | None = None
     max_frames: int | None = None
+    mode: Mode | str | None = None
     trust_checkpoint: bool = False
 
 
@@ -83,13 +82,8 @@ def detect(request: DetectRequest, listener: Listener) -> Summary:
     Raises:
         RaudoError: The engine, the source or an output cannot be used.
     """
+    mode = _mode(request)
     listener.step(f"load {request.engine}")
-    artifact = find_engine(request.engine, request.target)
-    selection = Selection(
-        confidence=request.confidence,
-        iou=request.iou,
-        classes=_labels(request.classes, artifact.manifest.spec.classes),
-    )
     began = False
 
     def progress(done: int, total: int | None) -> None:
@@ -99,10 +93,19 @@ def detect(request: DetectRequest, listener: Listener) -> Summary:
             began = True
         listener.advance(done)
 
-    with open_artifact(artifact, selection=selection, trust=request.trust_checkpoint) as detector:
+    with load(
+        request.engine,
+        target=request.target,
+        confidence=request.confidence,
+        iou=request.iou,
+        classes=request.classes,
+        mode=mode,
+        trust_checkpoint=request.trust_checkpoint,
+    ) as detector:
         return run(
             detector,
             request.source,
+            mode=mode,
             output=request.output,
             jsonl=request.jsonl,
             max_frames=request.max_frames,
@@ -110,22 +113,22 @@ def detect(request: DetectRequest, listener: Listener) -> Summary:
         )
 
 
-def _labels(wanted: tuple[str, ...] | None, classes: tuple[str, ...]) -> tuple[int, ...] | None:
-    """Turn names and numbers of classes into labels."""
-    if wanted is None:
-        return None
-    known = {str(label): label for label in range(len(classes))}
-    known.update({name: label for label, name in enumerate(classes)})
-    if unknown := [word for word in wanted if word not in known]:
-        shown = ", ".join(classes[:10]) + (", ..." if len(classes) > 10 else "")
-        raise UsageError(f"the engine has no class {', '.join(unknown)}", hint=f"it has {shown}")
-    return tuple(known[word] for word in wanted)
+def _mode(request: DetectRequest) -> Mode:
+    """Return the mode asked for; otherwise frames that are all there may wait for each other."""
+    if request.mode is None:
+        stored = find_source(request.source).kind in {"folder", "video"}
+        return "throughput" if stored else "latency"
+    for mode in MODES:
+        if mode == request.mode:
+            return mode
+    raise UsageError(f"there is no mode {request.mode}", hint=f"choose {' or '.join(MODES)}")
 
 
 def run(
     detector: Detector,
     source: str | Path,
     *,
+    mode: Mode = "latency",
     output: Path | None = None,
     jsonl: Path | None = None,
     max_frames: int | None = None,
@@ -140,6 +143,8 @@ def run(
     Args:
         detector: What detects.
         source: An image, a folder of images, a video, or the index of a camera.
+        mode: latency detects in each frame as it comes; throughput reads ahead, and works on as
+            many frames at once as the detector was opened for, while this thread draws and writes.
         output: Where to write images or the video with boxes drawn on them: a file or a folder.
         jsonl: Where to write one JSON object a line for each frame.
         max_frames: Frames after which to stop.
@@ -155,22 +160,25 @@ def run(
     target = None if output is None else _target(origin, output)
     _check_apart(origin, target, jsonl)
     reader = Reader(origin)
+    classes = detector.spec.classes
     frames = found = 0
     interrupted = False
     start = time.perf_counter()
-    with reader, _writer(origin, target, reader) as writer, _Lines(jsonl) as lines:
+    with (
+        reader,
+        open_writer(origin, target, reader) as writer,
+        Lines(jsonl) as lines,
+        contextlib.closing(_detected(detector, islice(reader, max_frames), mode)) as detected,
+    ):
         try:
-            for frame in reader:
-                detections = detector.detect(frame.image)
-                lines.write(describe(frame, detections, detector.spec.classes))
+            for frame, detections in detected:
+                lines.write(describe(frame, detections, classes))
                 if writer is not None:
-                    writer.write(frame, draw(frame.image, detections, detector.spec.classes))
+                    writer.write(frame, draw(frame.image, detections, classes))
                 frames, found = frames + 1, found + len(detections)
                 if on_progress is not None:
                     on_progress(frames + len(reader.skipped), _least(reader.total, max_frames))
-                if frames == max_frames:
-                    break
-            else:
+            if frames != max_frames:
                 reader.check_end(frames)
         except KeyboardInterrupt:
             interrupted = True
@@ -185,6 +193,20 @@ def run(
         outputs=tuple(path for path in (target, jsonl) if path is not None and path.exists()),
         interrupted=interrupted,
     )
+
+
+def _detected(
+    detector: Detector, frames: Iterable[Frame], mode: Mode
+) -> Generator[tuple[Frame, Detections], None, None]:
+    """Yield frames with what was found in them, in order."""
+    if mode == "latency":
+        return ((frame, detector.detect(frame.image)) for frame in frames)
+
+    def work(some: Sequence[Frame]) -> list[Detections]:
+        return detector.detect_batch([frame.image for frame in some])
+
+    resources = detector.resources
+    return overlap(frames, work, workers=resources.streams, batch=resources.batch)
 
 
 def _least(*numbers: int | None) -> int | None:
@@ -226,153 +248,3 @@ def _check_apart(origin: Source, target: Path | None, jsonl: Path | None) -> Non
             "the source and the outputs are not all different files",
             hint="give --output and --jsonl names of their own",
         )
-
-
-def describe(frame: Frame, detections: Detections, classes: tuple[str, ...]) -> dict[str, Any]:
-    """Return the line of a frame: boxes to a hundredth of a pixel, scores to four places."""
-    rows = zip(
-        detections.boxes.tolist(),
-        detections.scores.tolist(),
-        detections.labels.tolist(),
-        strict=True,
-    )
-    return {
-        "source": str(frame.source),
-        "frame": frame.number,
-        "time_ms": None if frame.time_ms is None else round(frame.time_ms, 3),
-        "width": frame.image.shape[1],
-        "height": frame.image.shape[0],
-        "detections": [
-            {
-                "box": [round(side, 2) for side in box],
-                "score": round(score, 4),
-                "label": label,
-                "class": classes[label],
-            }
-            for box, score, label in rows
-        ],
-    }
-
-
-class _Lines:
-    """A file of JSON lines, made when the first line is there; a context manager."""
-
-    def __init__(self, path: Path | None) -> None:
-        self._path = path
-        self._stream: TextIO | None = None
-
-    def write(self, value: dict[str, Any]) -> None:
-        """Write one line."""
-        if self._path is None:
-            return
-        try:
-            if self._stream is None:
-                self._path.parent.mkdir(parents=True, exist_ok=True)
-                self._stream = self._path.open("w", encoding="utf-8", newline="\n")
-            self._stream.write(json.dumps(value, ensure_ascii=False) + "\n")
-            self._stream.flush()
-        except OSError as error:
-            raise _unwritable(self._path, error.strerror or str(error)) from error
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        if self._stream is not None:
-            with contextlib.suppress(OSError):  # of the line whose failure was reported
-                self._stream.close()
-
-
-def _unwritable(path: Path, reason: str) -> UsageError:
-    return UsageError(
-        f"cannot write {path}: {reason}", hint="choose another place, or make room there"
-    )
-
-
-@contextlib.contextmanager
-def _writer(
-    origin: Source, target: Path | None, reader: Reader
-) -> Iterator[_ImageWriter | _VideoWriter | None]:
-    """Choose what writes the drawn frames, and finish what it wrote."""
-    if target is None:
-        yield None
-    elif origin.kind in {"image", "folder"}:
-        yield _ImageWriter(target, origin.kind)
-    else:
-        with contextlib.ExitStack() as stack:
-            writer = _VideoWriter(target, reader.fps, stack)
-            yield writer
-            writer.finish()
-
-
-class _ImageWriter:
-    """Writes each frame to an image file."""
-
-    def __init__(self, target: Path, kind: str) -> None:
-        self._target = target
-        self._kind = kind
-
-    def write(self, frame: Frame, drawn: NDArray[np.uint8]) -> None:
-        """Write one drawn frame."""
-        path = self._target / frame.source.name if self._kind == "folder" else self._target
-        try:
-            data = cv2.imencode(path.suffix.lower(), drawn)[1].tobytes()
-        except cv2.error as error:
-            raise _unwritable(path, "its format does not take an image of this size") from error
-        with replacing(path) as draft:
-            draft.write_bytes(data)
-
-
-class _VideoWriter:
-    """Writes the frames to one MP4 file, under a temporary name until it is whole."""
-
-    def __init__(self, path: Path, fps: float, stack: contextlib.ExitStack) -> None:
-        self._path = path
-        self._fps = fps
-        self._stack = stack
-        self._draft = path
-        self._writer: cv2.VideoWriter | None = None
-        self._size = (0, 0)
-        self._frames = 0
-
-    def write(self, frame: Frame, drawn: NDArray[np.uint8]) -> None:
-        """Write one drawn frame."""
-        size = (drawn.shape[1], drawn.shape[0])
-        if self._writer is None:
-            self._writer = self._open(size)
-        if size != self._size:
-            raise DataError(
-                f"frame {frame.number} of {frame.source} is {size[0]}x{size[1]}, "
-                f"but the first is {self._size[0]}x{self._size[1]}",
-                hint="a video keeps its size: write --jsonl only, or cut the source there",
-            )
-        self._writer.write(drawn)
-        self._frames += 1
-
-    def _open(self, size: tuple[int, int]) -> cv2.VideoWriter:
-        self._size = size
-        self._draft = self._stack.enter_context(replacing(self._path))
-        code = cv2.VideoWriter.fourcc(*"mp4v")
-        with images.quiet():
-            writer = cv2.VideoWriter(str(self._draft), cv2.CAP_FFMPEG, code, self._fps, size)
-        self._stack.callback(writer.release)
-        if not writer.isOpened():
-            raise _unwritable(self._path, f"no video of {size[0]}x{size[1]} can be made there")
-        return writer
-
-    def finish(self) -> None:
-        """Close the file, and check that all frames are in it: OpenCV does not tell.
-
-        Raises:
-            UsageError: They are not.
-        """
-        if self._writer is None:
-            return
-        self._writer.release()
-        try:
-            with images.open_video(self._draft) as video:
-                whole = video.frames is not None and video.frames >= self._frames
-        except DataError:
-            whole = False
-        if not whole:
-            raise _unwritable(self._path, "not all frames could be written; is the disk full?")

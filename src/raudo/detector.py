@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
@@ -14,17 +14,23 @@ from raudo.backends.base import Outputs, Resources
 from raudo.errors import UsageError
 from raudo.machine import available_threads
 from raudo.records import Detections
-from raudo.workspace import find_engine
+from raudo.stream import overlap
+from raudo.workspace import find_engine, measured_throughput
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Generator, Iterable, Sequence
     from types import TracebackType
 
     from numpy.typing import NDArray
     from typing_extensions import Self
 
     from raudo.backends.base import Engine
-    from raudo.records import Artifact, Spec
+    from raudo.records import Artifact, Spec, Throughput
+
+Mode = Literal["latency", "throughput"]
+"""latency: one image at a time on all cores; throughput: several at once, each on a share."""
+
+MODES: tuple[Mode, ...] = ("latency", "throughput")
 
 
 @dataclass(frozen=True)
@@ -176,12 +182,19 @@ class Detector:
     Args:
         engine: A loaded engine.
         selection: The default selection of `detect`.
+        resources: What the engine was opened with, which `stream` goes by; None: one stream.
     """
 
-    def __init__(self, engine: Engine, selection: Selection = Selection()) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        selection: Selection = Selection(),
+        resources: Resources | None = None,
+    ) -> None:
         self.engine = engine
         self.spec = engine.spec
         self.selection = selection
+        self.resources = resources or Resources()
 
     def prepare(
         self, frames: Sequence[NDArray[np.uint8]]
@@ -216,6 +229,21 @@ class Detector:
         """
         frame = images.decode(Path(image)) if isinstance(image, str | os.PathLike) else image
         return self.detect_batch([frame])[0]
+
+    def stream(
+        self, frames: Iterable[NDArray[np.uint8]]
+    ) -> Generator[tuple[NDArray[np.uint8], Detections], None, None]:
+        """Detect in many frames, each uint8 [height, width, 3], BGR; yield them in order.
+
+        The next frames are read in a thread of their own, and as many are worked on at once as the
+        engine was opened for: `load(..., mode="throughput")`. See `raudo.stream.overlap` for the
+        bound on memory, errors and early ends.
+
+        Raises:
+            DataError: A frame is not of that type or shape.
+        """
+        streams, batch = self.resources.streams, self.resources.batch
+        return overlap(frames, self.detect_batch, workers=streams, batch=batch)
 
     def close(self) -> None:
         """Free the engine."""
@@ -258,7 +286,15 @@ def open_artifact(
         spec = artifact.manifest.spec
         model = open_model(artifact.path, size=(spec.height, spec.width), trust=trust)
         resources = replace(resources, model=model)
-    return Detector(backend.open(artifact, resources), selection)
+    return Detector(backend.open(artifact, resources), selection, resources)
+
+
+def _shared(resources: Resources, measured: Sequence[Throughput]) -> Resources:
+    """Share resources out by the best setting that was measured; without one, a stream a core."""
+    best = max(measured, key=lambda setting: setting.fps, default=None)
+    if best is None:
+        return replace(resources, streams=resources.threads)
+    return replace(resources, streams=best.streams, batch=best.batch)
 
 
 def load(
@@ -268,6 +304,7 @@ def load(
     confidence: float = 0.25,
     iou: float | None = None,
     classes: Sequence[str] | None = None,
+    mode: Mode = "latency",
     trust_checkpoint: bool = False,
 ) -> Detector:
     """Load an engine file, or what a run folder chose for a target.
@@ -279,6 +316,9 @@ def load(
         confidence: Lowest score that is kept.
         iou: NMS threshold; None takes the model family's own.
         classes: Names or numbers of the classes to keep; None keeps all.
+        mode: latency gives each image all cores, for `detect`. throughput shares them among
+            several images, for `stream`: by the best setting that a run folder measured on as
+            many cores, otherwise one image a core.
         trust_checkpoint: Open a checkpoint even though it imports unknown code.
 
     Raises:
@@ -288,7 +328,12 @@ def load(
     artifact = find_engine(Path(source), target)
     kept = None if classes is None else labels_of(classes, artifact.manifest.spec)
     selection = Selection(confidence=confidence, iou=iou, classes=kept)
-    return open_artifact(artifact, selection=selection, trust=trust_checkpoint)
+    resources = Resources(threads=available_threads())
+    if mode == "throughput":
+        resources = _shared(
+            resources, measured_throughput(Path(source), artifact, resources.threads)
+        )
+    return open_artifact(artifact, resources, selection, trust=trust_checkpoint)
 
 
 def labels_of(names: Sequence[str], spec: Spec) -> tuple[int, ...]:

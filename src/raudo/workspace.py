@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, TypeVar
 from pydantic import ValidationError
 
 from raudo.errors import EngineError, UsageError
-from raudo.records import Artifact, Manifest, Record, Report
+from raudo.records import Artifact, Manifest, Record, Report, Throughput
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -293,3 +293,24 @@ def find_engine(source: Path, target: str | None = None) -> Artifact:
             f"or name an engine file in {run.engines}",
         )
     return read_artifact(run.folder / candidate.file)
+
+
+def measured_throughput(source: Path, artifact: Artifact, cores: int) -> tuple[Throughput, ...]:
+    """Return what the run folder that an engine was found in measured of it, on so many cores.
+
+    Empty for an engine file, and for a run on a machine with more or fewer cores.
+    """
+    if source.is_file() and source.name != LATEST:
+        return ()
+    run = resolve_run(source)
+    report = read_report(run)
+    if report.machine.cores != cores:
+        return ()
+    found = (
+        candidate.measurement.throughput
+        for candidate in report.candidates
+        if candidate.measurement is not None
+        and candidate.file is not None
+        and run.folder / candidate.file == artifact.path
+    )
+    return next(found, ())

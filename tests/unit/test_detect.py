@@ -460,5 +460,5 @@ def test_only_some_classes(tmp_path: Path, detector: Detector, engine: Path) -> 
 
     assert labels(detector.spec.classes[label]) == labels(str(label)) == {label}
     assert labels(*(str(one) for one in range(3))) == present
-    with pytest.raises(UsageError, match="no class unicorn"):
+    with pytest.raises(UsageError, match="no class 'unicorn'"):
         labels("cat", "unicorn")
