@@ -40,7 +40,7 @@ struct Arguments {
     std::string engine, source, output, jsonl;
     Options options;
     double iou = -1;
-    int streams = 0;
+    std::string mode;
     long max_frames = std::numeric_limits<long>::max();
     bool benchmark = false;
     bool json = false;
@@ -63,13 +63,14 @@ void declare(CLI::App& app, Arguments& to) {
     app.add_option("--classes", to.options.classes, "Names or numbers, with commas")
         ->delimiter(',');
     app.add_option("--device", to.options.device, "Where to run, in the runtime's own words");
-    app.add_option(
-           "--streams", to.streams,
-           "Frames inferred at once; 1 for the lowest latency; default: 1 for a camera or a "
-           "stream, else one for each core")
-        ->check(CLI::Range(1, max_streams));
+    app.add_option("--mode", to.mode,
+                   "latency: each frame as it comes; throughput: several at once, the default for "
+                   "videos")
+        ->check(CLI::IsMember({"latency", "throughput"}));
     app.add_option("--max-frames", to.max_frames, "Stop after so many")
         ->check(CLI::Range(1L, std::numeric_limits<long>::max()));
+    app.add_option("--cache", to.options.cache,
+                   "Folder where a runtime keeps what it compiled, to start faster next time");
     app.add_flag("--benchmark", to.benchmark, "Show how long each stage took");
     app.add_flag("--json", to.json, "Print JSON for machines");
     std::string built;
@@ -103,7 +104,11 @@ void check_apart(const Arguments& given) {
     }
 }
 
-int default_streams() {
+/// Frames that are inferred at once: one, or one for each core.
+int streams_of(const std::string& mode, const Source& source) {
+    if (mode == "latency" || (mode.empty() && source.live())) {
+        return 1;
+    }
     return std::clamp(static_cast<int>(std::thread::hardware_concurrency()), 1, max_streams);
 }
 
@@ -160,17 +165,14 @@ void run(Pipeline& pipeline, Outputs& outputs, bool benchmark, Summary& summary)
 Summary detect(Arguments given) {
     check_apart(given);
     Source source(given.source);
-    if (given.streams == 0) {
-        given.streams = source.live() ? 1 : default_streams();
-    }
-    given.options.streams = given.streams;
+    given.options.streams = streams_of(given.mode, source);
     const Detector detector(given.engine, given.options);
     Outputs outputs(given, source.fps(), detector.classes());
     Summary summary;
     summary.source = given.source;
     const auto start = Clock::now();
     try {
-        Pipeline pipeline(detector, source, given.streams, given.max_frames);
+        Pipeline pipeline(detector, source, given.options.streams, given.max_frames);
         run(pipeline, outputs, given.benchmark, summary);
     } catch (const Error&) {
         outputs.finish();  // what was found so far is kept

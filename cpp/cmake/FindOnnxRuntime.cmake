@@ -4,7 +4,7 @@
 # Makes the target OnnxRuntime::OnnxRuntime.
 
 find_path(OnnxRuntime_INCLUDE_DIR onnxruntime_cxx_api.h
-  HINTS ${ONNXRUNTIME_ROOT} ENV ONNXRUNTIME_ROOT
+  HINTS ${ONNXRUNTIME_ROOT} ENV ONNXRUNTIME_ROOT ${CMAKE_CURRENT_LIST_DIR}/../../.venv/onnxruntime-dev
   PATH_SUFFIXES include include/onnxruntime usr/include/onnxruntime
                 include/onnxruntime/core/session)
 find_library(OnnxRuntime_LIBRARY onnxruntime

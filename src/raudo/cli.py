@@ -172,6 +172,9 @@ def export(
         Path | None, typer.Option(help="Data set or folder of images for INT8.")
     ] = None,
     calibration_split: Annotated[str, typer.Option(help="Its split.")] = "train",
+    cpp_bundle: Annotated[
+        Path | None, typer.Option(help="Folder for the engines and a C++ example that runs them.")
+    ] = None,
     size: Size = None,
     timeout: Timeout = 600.0,
     trust_checkpoint: Trust = False,
@@ -180,6 +183,7 @@ def export(
     """Write engine files with their manifests."""
     from raudo import console
     from raudo.build import ModelFile
+    from raudo.bundle import write_bundle
     from raudo.export import ExportRequest, exit_code, parse_precisions
     from raudo.export import export as run_export
 
@@ -194,6 +198,8 @@ def export(
     )
     with console.ProgressListener() as listener:
         results = run_export(request, listener)
+    if cpp_bundle is not None:
+        write_bundle(cpp_bundle, [r.path for r in results if r.path is not None])
     console.show_records(results, as_json=json)
     raise typer.Exit(exit_code(results))
 

@@ -1,0 +1,362 @@
+"""The C++ detector: builds, its own tests, and the same detections as in Python.
+
+Nothing is installed here; cpp/install_tools.sh tells what has to be. What is missing is skipped
+loudly.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+VIDEO = ROOT / "samples" / "highway_960x540.mp4"
+MODEL = ROOT / "samples" / "model.pt"
+DATA = ROOT / "samples" / "coco-mini" / "data.yaml"
+NOT_INSTALLED = re.compile(r"Could not find a package.*?\"(\w+)\"|Could NOT find (\w+)", re.S)
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(sys.platform != "linux", reason="NO LINUX: the C++ detector goes untested"),
+]
+
+
+def tool(name: str) -> str:
+    """Find a program; skip where it is not installed."""
+    found = shutil.which(name)
+    if found is None:
+        pytest.skip(f"NO {name}: the C++ detector goes untested (cpp/install_tools.sh)")
+    return found
+
+
+def cmake(source: Path, build: Path, *options: str) -> None:
+    """Configure and build; skip where a package is not installed."""
+    tool("c++")
+    # The tests' own Python has the runtimes.
+    environment = {**os.environ, "VIRTUAL_ENV": sys.prefix}
+    configured = subprocess.run(
+        [tool("cmake"), "-S", source, "-B", build, "-DRAUDO_WERROR=ON", *options],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=environment,
+    )
+    if configured.returncode:
+        if missing := NOT_INSTALLED.search(configured.stderr):
+            name = missing[1] or missing[2]
+            pytest.skip(f"NO {name}: the C++ detector goes untested (cpp/install_tools.sh)")
+        pytest.fail(configured.stdout + configured.stderr)
+    built = subprocess.run(
+        [tool("cmake"), "--build", build, "-j2"], capture_output=True, text=True, check=False
+    )
+    assert built.returncode == 0, built.stdout + built.stderr
+
+
+@pytest.fixture(scope="session")
+def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The program, built as the team's card says."""
+    build = tmp_path_factory.mktemp("build")
+    cmake(ROOT / "scripts", build)
+    return build / "yolo_tensorrt_detector"
+
+
+@pytest.fixture(scope="session")
+def sanitized(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A build for debugging with the unit tests, under AddressSanitizer and UBSan."""
+    build = tmp_path_factory.mktemp("sanitized")
+    cmake(
+        ROOT / "cpp",
+        build,
+        "-DCMAKE_BUILD_TYPE=Debug",
+        "-DRAUDO_BUILD_TESTS=ON",
+        "-DRAUDO_SANITIZE=address,undefined",
+        "-DCMAKE_EXPORT_COMPILE_COMMANDS=ON",
+    )
+    return build
+
+
+@pytest.fixture(scope="session")
+def engines(tmp_path_factory: pytest.TempPathFactory, program: Path) -> dict[str, Path]:
+    """An engine for each runtime that the program was built with."""
+    folder = tmp_path_factory.mktemp("engines")
+    built = subprocess.run([program, "--help"], capture_output=True, text=True, check=True).stdout
+    found = {}
+    if "openvino" in built:
+        export(folder, "--to", "openvino", "--precision", "int8", "--calibration", str(DATA))
+        found["openvino"] = folder / "model.int8.xml"
+    if "onnxruntime" in built:
+        export(folder, "--to", "onnx")
+        found["onnxruntime"] = folder / "model.onnx"
+    assert found, built
+    return found
+
+
+def export(folder: Path, *options: str) -> None:
+    raudo("export", str(MODEL), "--output", str(folder), *options)
+
+
+def raudo(*arguments: str) -> None:
+    command = [sys.executable, "-m", "raudo.cli", *arguments]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+
+
+@pytest.fixture(scope="session")
+def engine(engines: dict[str, Path]) -> Path:
+    """The engine that starts fastest."""
+    return engines.get("onnxruntime") or engines["openvino"]
+
+
+def detect(program: Path, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([program, *arguments], capture_output=True, text=True, check=False)
+
+
+def refused(program: Path, *arguments: str | Path) -> str:
+    """Run what must be refused with one line and a hint, and return the line."""
+    ended = detect(program, *arguments)
+    lines = ended.stderr.splitlines()
+    assert ended.returncode == 2, ended.stderr
+    assert len(lines) == 2, ended.stderr
+    assert lines[0].startswith("error: ")
+    assert lines[1].startswith("hint: ")
+    return lines[0]
+
+
+def lines_of(file: Path) -> list[dict[str, object]]:
+    return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+
+
+def test_unit_tests_pass_under_sanitizers(sanitized: Path) -> None:
+    ended = subprocess.run(
+        [tool("ctest"), "--test-dir", sanitized, "-j2", "--output-on-failure"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ended.returncode == 0, ended.stdout
+    assert int(re.findall(r"out of (\d+)", ended.stdout)[-1]) > 60
+
+
+def test_clang_tidy_finds_nothing(sanitized: Path) -> None:
+    ended = subprocess.run(
+        [tool("run-clang-tidy"), "-quiet", "-j2", "-p", str(sanitized), "/cpp/(src|app)/"],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=ROOT / "cpp",
+    )
+    assert ended.returncode == 0, ended.stdout
+
+
+def test_the_cuda_kernel_compiles(tmp_path: Path) -> None:
+    source = ROOT / "cpp" / "src" / "backends" / "letterbox.cu"
+    include = ROOT / "cpp" / "include"
+    command = [tool("nvcc"), "-std=c++17", "-Werror", "all-warnings", "-I", include, "-c", source]
+    subprocess.run([*command, "-o", tmp_path / "kernel.o"], check=True)
+    assert (tmp_path / "kernel.o").stat().st_size > 0
+
+
+@pytest.mark.parametrize("backend", ["openvino", "onnxruntime"])
+@pytest.mark.parametrize("mode", ["latency", "throughput"])
+def test_frame_by_frame_the_same_as_python(
+    program: Path, engines: dict[str, Path], backend: str, mode: str, tmp_path: Path
+) -> None:
+    if backend not in engines:
+        pytest.skip(f"NO {backend} FOR C++: it goes untested")
+    python, cpp = tmp_path / "python.jsonl", tmp_path / "cpp.jsonl"
+    raudo("detect", str(engines[backend]), str(VIDEO), "--jsonl", str(python))
+    ended = detect(program, engines[backend], VIDEO, "--jsonl", cpp, "--mode", mode)
+    assert ended.returncode == 0, ended.stderr
+    ours, theirs = lines_of(cpp), lines_of(python)
+    assert len(ours) == len(theirs) == 221
+    assert sum(len(line["detections"]) for line in ours) > 500  # type: ignore[arg-type]
+    for one, other in zip(ours, theirs, strict=True):
+        found, expected = one.pop("detections"), other.pop("detections")
+        assert one == other
+        assert_alike(found, expected)
+
+
+def assert_alike(found: list[dict], expected: list[dict]) -> None:  # type: ignore[type-arg]
+    assert [f["label"] for f in found] == [e["label"] for e in expected]
+    for one, other in zip(found, expected, strict=True):
+        assert one["class"] == other["class"]
+        assert abs(one["score"] - other["score"]) <= 1e-3
+        assert iou(one["box"], other["box"]) >= 0.99
+
+
+def iou(a: list[float], b: list[float]) -> float:
+    width = min(a[2], b[2]) - max(a[0], b[0])
+    height = min(a[3], b[3]) - max(a[1], b[1])
+    shared = max(width, 0) * max(height, 0)
+    both = (a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1])
+    return shared / (both - shared) if both > shared else float(a == b)
+
+
+def test_options_select_and_outputs_are_written(
+    program: Path, engine: Path, tmp_path: Path
+) -> None:
+    video, jsonl = tmp_path / "new" / "out.mp4", tmp_path / "new" / "out.jsonl"
+    options = ("--classes", "car,7", "--conf", "0.5", "--iou", "0.5", "--max-frames", "12")
+    ended = detect(
+        program, engine, VIDEO, *options, "--output", video, "--jsonl", jsonl, "--json",
+        "--benchmark",
+    )  # fmt: skip
+    assert ended.returncode == 0, ended.stderr
+    summary = json.loads(ended.stdout)
+    assert summary["frames"] == len(lines_of(jsonl)) == 12
+    assert set(summary["stages_ms"]) == {"decode", "prepare", "infer", "select", "end_to_end"}
+    found = [d for line in lines_of(jsonl) for d in line["detections"]]  # type: ignore[attr-defined]
+    assert {d["label"] for d in found} <= {2, 7}
+    assert len(found) == summary["detections"] > 0
+    assert min(d["score"] for d in found) >= 0.5
+    capture = cv2.VideoCapture(str(video))
+    assert capture.get(cv2.CAP_PROP_FRAME_COUNT) == 12
+    drawn, plain = capture.read()[1], cv2.VideoCapture(str(VIDEO)).read()[1]
+    assert np.abs(drawn.astype(int) - plain).max() > 100  # a box, not compression
+    assert list(video.parent.iterdir()) in ([video, jsonl], [jsonl, video])
+
+
+def test_ctrl_c_keeps_what_was_found(program: Path, engine: Path, tmp_path: Path) -> None:
+    video, jsonl = tmp_path / "out.mp4", tmp_path / "out.jsonl"
+    command = [program, engine, VIDEO, "--output", video, "--jsonl", jsonl, "--json"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        deadline = time.monotonic() + 60
+        while not (jsonl.exists() and jsonl.stat().st_size) and time.monotonic() < deadline:
+            time.sleep(0.01)
+        process.send_signal(signal.SIGINT)
+        text, _ = process.communicate(timeout=60)
+    assert process.returncode == 130
+    summary = json.loads(text)
+    assert summary["interrupted"]
+    assert len(lines_of(jsonl)) == summary["frames"] > 0
+    assert cv2.VideoCapture(str(video)).get(cv2.CAP_PROP_FRAME_COUNT) == summary["frames"]
+
+
+def copied(engine: Path, folder: Path) -> Path:
+    for file in (engine, engine.with_name(engine.name + ".json")):
+        shutil.copy(file, folder)
+    if engine.suffix == ".xml":
+        shutil.copy(engine.with_suffix(".bin"), folder)
+    return folder / engine.name
+
+
+def test_engines_that_do_not_fit_are_refused(program: Path, engine: Path, tmp_path: Path) -> None:
+    assert "no such engine file" in refused(program, tmp_path / "none.onnx", VIDEO)
+    copy = copied(engine, tmp_path)
+    manifest = copy.with_name(copy.name + ".json")
+    good = manifest.read_text()
+    with copy.open("rb+") as stream:
+        stream.truncate(copy.stat().st_size // 2)
+    assert "is not the file that" in refused(program, copy, VIDEO)
+    shutil.copy(engine, copy)
+    manifest.write_text(good.replace('"height": 416', '"height": 448'))
+    assert "breaks its manifest" in refused(program, copy, VIDEO)
+    manifest.write_text(good.replace('"height": 416', '"height": "tall"'))
+    assert "spec.height" in refused(program, copy, VIDEO)
+    backend = json.loads(good)["backend"]
+    manifest.write_text(good.replace(f'"backend": "{backend}"', '"backend": "abacus"'))
+    assert "abacus" in refused(program, copy, VIDEO)
+    manifest.unlink()
+    assert "has no manifest" in refused(program, copy, VIDEO)
+
+
+def test_a_foreign_engine_is_refused(program: Path, engine: Path, tmp_path: Path) -> None:
+    from raudo.workspace import sha256
+
+    copy = copied(engine, tmp_path)
+    manifest = copy.with_name(copy.name + ".json")
+    copy.write_bytes(b"this is no engine")
+    content = json.loads(manifest.read_text())
+    content["files_sha256"][copy.name] = sha256(copy)
+    manifest.write_text(json.dumps(content))
+    assert "does not load" in refused(program, copy, VIDEO)
+
+
+def test_videos_that_cannot_be_read_are_refused(
+    program: Path, engine: Path, tmp_path: Path
+) -> None:
+    assert "no such video" in refused(program, engine, tmp_path / "none.mp4")
+    assert "no such video" in refused(program, engine, tmp_path)
+    assert "there is no camera 99" in refused(program, engine, "99")
+    assert "cannot read" in refused(program, engine, "rtsp://127.0.0.1:1/none")
+    empty = tmp_path / "empty.mp4"
+    empty.touch()
+    assert "cannot read" in refused(program, engine, empty)
+    cut = tmp_path / "cut.mp4"
+    cut.write_bytes(VIDEO.read_bytes()[:2000])
+    assert str(cut) in refused(program, engine, cut)
+
+
+def test_damaged_frames_are_skipped_and_counted(
+    program: Path, engine: Path, tmp_path: Path
+) -> None:
+    damaged = tmp_path / "damaged.avi"
+    code = cv2.VideoWriter.fourcc(*"MJPG")
+    writer = cv2.VideoWriter(str(damaged), cv2.CAP_FFMPEG, code, 25, (320, 240))
+    for shade in range(20):
+        writer.write(np.full((240, 320, 3), shade * 10, np.uint8))
+    writer.release()
+    data = bytearray(damaged.read_bytes())
+    starts = [found.start() for found in re.finditer(b"00dc", data)][:20]
+    length = int.from_bytes(data[starts[9] + 4 : starts[9] + 8], "little")
+    data[starts[9] + 8 : starts[9] + 8 + length] = b"\x00" * length
+    damaged.write_bytes(data)
+    ended = detect(program, engine, damaged, "--json")
+    assert ended.returncode == 0, ended.stderr
+    summary = json.loads(ended.stdout)
+    assert (summary["frames"], summary["skipped"]) == (19, 1)
+
+
+def test_outputs_that_cannot_be_written_are_refused(
+    program: Path, engine: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "file").touch()
+    short = ("--max-frames", "2")
+    for option, name in (("--output", "out.mp4"), ("--jsonl", "out.jsonl")):
+        target = tmp_path / "file" / name
+        assert "cannot write" in refused(program, engine, VIDEO, option, target, *short)
+    assert ".mp4" in refused(program, engine, VIDEO, "--output", tmp_path / "out.gif", *short)
+    copy = shutil.copy(VIDEO, tmp_path)
+    assert "overwrite" in refused(program, engine, copy, "--output", copy, *short)
+    assert Path(copy).read_bytes() == VIDEO.read_bytes()
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [("--conf", "2"), ("--iou", "x"), ("--max-frames", "0"), ("--classes", "unicorn"), ("--what",)],
+)
+def test_wrong_options_are_refused(program: Path, engine: Path, wrong: tuple[str, ...]) -> None:
+    assert wrong[-1].strip("-") in refused(program, engine, VIDEO, *wrong)
+
+
+def test_the_bundle_builds_against_the_installed_package(
+    program: Path, engine: Path, tmp_path: Path
+) -> None:
+    build, prefix, bundle = program.parent, tmp_path / "prefix", tmp_path / "bundle"
+    subprocess.run(
+        [tool("cmake"), "--install", build, "--prefix", prefix],
+        check=True,
+        stdout=subprocess.DEVNULL,
+    )
+    export(tmp_path / "models", "--to", "onnx", "--cpp-bundle", str(bundle))
+    cmake(bundle, tmp_path / "build", f"-DCMAKE_PREFIX_PATH={prefix}")
+    copied(engine, bundle)
+    ended = subprocess.run(
+        [tmp_path / "build" / "example", bundle / engine.name],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "416x416" in ended.stdout
+    assert "80 classes" in ended.stdout
