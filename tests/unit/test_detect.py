@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,15 +17,22 @@ import numpy as np
 import pytest
 
 from raudo import detect, images
+from raudo.backends.base import Outputs, Resources
 from raudo.backends.null import NullBackend, NullEngine, canned
-from raudo.detector import Detector
-from raudo.errors import DataError, UsageError
+from raudo.detector import MODES, Detector
+from raudo.detector import load as load_detector
+from raudo.errors import DataError, EngineError, UsageError
 from raudo.frames import find_source
+from raudo.listener import Listener
 from raudo.records import Artifact, Manifest, Spec
 from raudo.workspace import sha256, write_manifest
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
+
+    from numpy.typing import NDArray
+
+    from raudo.detector import Mode
 
 OBJECTS = 3
 
@@ -418,7 +427,7 @@ def engine(tmp_path: Path, detector: Detector) -> Path:
     return path
 
 
-class Listening:
+class Listening(Listener):
     """Stands for the pipeline's listener, which the command line implements."""
 
     def __init__(self) -> None:
@@ -427,7 +436,7 @@ class Listening:
     def step(self, title: str, total: float | None = None) -> None:
         self.heard.append(total)
 
-    def advance(self, done: float) -> None:
+    def advance(self, done: float, total: float | None = None) -> None:
         self.heard.append(done)
 
 
@@ -462,3 +471,209 @@ def test_only_some_classes(tmp_path: Path, detector: Detector, engine: Path) -> 
     assert labels(*(str(one) for one in range(3))) == present
     with pytest.raises(UsageError, match="no class 'unicorn'"):
         labels("cat", "unicorn")
+
+
+class Shades(NullEngine):
+    """Finds a box as wide as the mean of the image is bright; may fail, or keep a run waiting."""
+
+    def __init__(self, spec: Spec, fails_at: int | None = None) -> None:
+        super().__init__(spec, canned(spec))
+        self.fails_at = fails_at
+        self.batches: list[int] = []
+
+    def _run(self, images: NDArray[np.uint8]) -> Outputs:
+        self.batches.append(len(images))
+        if self.fails_at is not None and sum(self.batches) > self.fails_at:
+            raise EngineError("the engine broke down", hint="none")
+        time.sleep(next(PAUSES))
+        boxes = np.zeros((len(images), 1, 4), np.float32)
+        boxes[:, 0, 2] = images.mean(axis=(1, 2, 3)) / 8
+        boxes[:, 0, 3] = 50
+        scores = np.zeros((len(images), 1, 3), np.float32)
+        scores[:, 0, 1] = 0.9
+        return Outputs(boxes, scores)
+
+
+PAUSES = itertools.cycle((0.0, 0.003, 0.0, 0.001))
+
+
+def shades(
+    streams: int = 2, batch: int = 1, fails_at: int | None = None
+) -> tuple[Detector, Shades]:
+    spec = Spec(family="any", height=64, width=64, classes=("cat", "dog", "ñandú"))
+    engine = Shades(spec, fails_at)
+    return Detector(engine, resources=Resources(streams=streams, batch=batch)), engine
+
+
+@pytest.mark.parametrize(("streams", "batch"), [(1, 1), (2, 1), (3, 4), (2, 50)])
+def test_both_modes_find_the_same_in_a_video(tmp_path: Path, streams: int, batch: int) -> None:
+    source = write_video(tmp_path / "v.mp4", 23)
+    detector, engine = shades(streams, batch)
+    one_by_one = detect.run(detector, source, jsonl=tmp_path / "a", output=tmp_path / "a.mp4")
+    assert engine.batches == [1] * 23
+    engine.batches.clear()
+    together = detect.run(
+        detector, source, mode="throughput", jsonl=tmp_path / "b", output=tmp_path / "b.mp4"
+    )
+    assert sum(engine.batches) == 23
+    assert max(engine.batches) == min(batch, 23)
+    assert together.detections == one_by_one.detections == 23
+    lines = read_lines(tmp_path / "a")
+    assert read_lines(tmp_path / "b") == lines
+    assert [line["frame"] for line in lines] == list(range(23))
+    assert len({tuple(line["detections"][0]["box"]) for line in lines}) > 15
+    for left, right in zip(
+        images.read_video(tmp_path / "a.mp4"), images.read_video(tmp_path / "b.mp4"), strict=True
+    ):
+        assert np.array_equal(left, right)
+
+
+def test_a_folder_of_images_of_all_sizes(tmp_path: Path) -> None:
+    for number, size in enumerate([(30, 40), (40, 30), (7, 9), (100, 20), (64, 64)]):
+        write_image(tmp_path / "in" / f"{number}.png", 50 * number, size)
+    (tmp_path / "in" / "2b.png").write_bytes(b"damaged")
+    detector, _ = shades(streams=2, batch=2)
+    summaries = {}
+    for mode in MODES:
+        lines, out = tmp_path / f"{mode}.jsonl", tmp_path / mode
+        summaries[mode] = detect.run(detector, tmp_path / "in", mode=mode, jsonl=lines, output=out)
+        assert contents(out) == {f"{number}.png" for number in range(5)}
+    assert read_lines(tmp_path / "latency.jsonl") == read_lines(tmp_path / "throughput.jsonl")
+    assert summaries["latency"].skipped == summaries["throughput"].skipped
+    assert summaries["throughput"].frames == 5
+
+
+def test_an_engine_that_fails_midway(tmp_path: Path) -> None:
+    source = write_video(tmp_path / "v.mp4", 20)
+    detector, _ = shades(streams=1, batch=4, fails_at=8)
+    lines = tmp_path / "l.jsonl"
+    with pytest.raises(EngineError, match="broke down"):
+        detect.run(detector, source, mode="throughput", jsonl=lines, output=tmp_path / "o.mp4")
+    assert [line["frame"] for line in read_lines(lines)] == list(range(8))
+    assert contents(tmp_path) == {"v.mp4", "l.jsonl"}
+
+
+def test_a_stop_reads_and_detects_no_further(tmp_path: Path) -> None:
+    detector, engine = shades(streams=2, batch=3)
+    source = write_video(tmp_path / "v.mp4", 20)
+    summary = detect.run(detector, source, mode="throughput", max_frames=7)
+    assert (summary.frames, sum(engine.batches), summary.skipped) == (7, 7, {})
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_cut_off_video_in_each_mode(tmp_path: Path, mode: Mode) -> None:
+    source = write_video(tmp_path / "v.avi", frames=60)
+    whole = source.read_bytes()
+    source.write_bytes(whole[: len(whole) // 2])
+    summary = detect.run(shades(2, 2)[0], source, mode=mode)
+    assert 10 < summary.frames < 50
+    assert "of 60 frames" in summary.skipped[str(source)]
+
+
+def test_a_video_without_a_frame_in_throughput_mode(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = write_video(tmp_path / "v.avi", 1)
+    monkeypatch.setattr(cv2.VideoCapture, "read", lambda self: (False, None), raising=False)
+    with pytest.raises(DataError, match="no frame in"):
+        detect.run(shades()[0], source, mode="throughput", output=tmp_path / "o.mp4")
+    assert contents(tmp_path) == {"v.avi"}
+
+
+def test_frames_that_change_their_size_midway(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def resized(self: images.Video) -> Iterator[tuple[float, NDArray[np.uint8]]]:
+        for number in range(12):
+            side = 32 if number < 6 else 80
+            yield number * 40.0, np.full((side, side, 3), 20 * number, np.uint8)
+
+    monkeypatch.setattr(images.Video, "__iter__", resized)
+    source, detector = write_video(tmp_path / "v.mp4", 12), shades(2, 4)[0]
+    for mode in MODES:
+        summary = detect.run(detector, source, mode=mode, jsonl=tmp_path / mode)
+        assert summary.frames == 12
+        with pytest.raises(DataError, match=r"frame 6 of .* is 80x80, but the first is 32x32"):
+            detect.run(detector, source, mode=mode, output=tmp_path / "o.mp4")
+    lines = read_lines(tmp_path / "throughput")
+    assert lines == read_lines(tmp_path / "latency")
+    assert [line["width"] for line in lines] == [32] * 6 + [80] * 6
+
+
+def test_an_interrupt_while_several_are_worked_on(tmp_path: Path) -> None:
+    def interrupt(done: int, total: int | None) -> None:
+        if done == 5:
+            raise KeyboardInterrupt
+
+    summary = detect.run(
+        shades(2, 2)[0],
+        write_video(tmp_path / "v.mp4", 40),
+        mode="throughput",
+        jsonl=tmp_path / "l.jsonl",
+        output=tmp_path / "o.mp4",
+        on_progress=interrupt,
+    )
+    assert summary.interrupted
+    assert summary.frames == len(read_lines(tmp_path / "l.jsonl")) == 5
+    assert len(list(images.read_video(tmp_path / "o.mp4"))) == 5
+
+
+@pytest.mark.parametrize(
+    ("make", "mode", "opened"),
+    [
+        (write_video, None, "throughput"),
+        (write_video, "latency", "latency"),
+        (write_image, None, "latency"),
+        (write_image, "throughput", "throughput"),
+    ],
+)
+def test_the_mode_of_a_source(
+    tmp_path: Path,
+    engine: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    make: Callable[[Path], Path],
+    mode: Mode | None,
+    opened: Mode,
+) -> None:
+    asked: list[Mode] = []
+
+    def load(*arguments: Any, **options: Any) -> Detector:
+        asked.append(options["mode"])
+        return load_detector(*arguments, **options)
+
+    monkeypatch.setattr("raudo.detect.load", load)
+    source = make(tmp_path / ("v.mp4" if make is write_video else "a.png"))
+    detect.detect(detect.DetectRequest(engine, str(source), mode=mode), Listening())
+    assert asked == [opened]
+    with pytest.raises(UsageError, match="no mode hasty"):
+        detect.detect(detect.DetectRequest(engine, str(source), mode="hasty"), Listening())
+
+
+def test_both_modes_find_the_same_on_the_highway(
+    tmp_path: Path, samples: Path, tiny_onnx: Path, tiny_spec: Spec
+) -> None:
+    pytest.importorskip("onnxruntime")
+    path = tmp_path / tiny_onnx.name
+    path.write_bytes(tiny_onnx.read_bytes())
+    manifest = Manifest(
+        name="onnxruntime-fp32",
+        backend="onnxruntime",
+        precision="fp32",
+        spec=tiny_spec,
+        source=path.name,
+        source_sha256="0",
+        files_sha256={path.name: sha256(path)},
+    )
+    write_manifest(Artifact(path, manifest))
+    for mode in MODES:
+        request = detect.DetectRequest(
+            path,
+            str(samples / "highway_960x540.mp4"),
+            mode=mode,
+            confidence=0.4,
+            jsonl=tmp_path / mode,
+        )
+        assert detect.detect(request, Listening()).frames == 221
+    lines = read_lines(tmp_path / "throughput")
+    assert lines == read_lines(tmp_path / "latency")
+    assert len({len(line["detections"]) for line in lines}) > 1
