@@ -21,6 +21,7 @@ Json stages(const std::vector<Milliseconds>& took) {
     Json found = Json::object();
     for (std::size_t stage = 0; stage < stage_count && !took.empty(); ++stage) {
         std::vector<double> times;
+        times.reserve(took.size());
         for (const Milliseconds& frame : took) {
             times.push_back(frame[stage]);
         }
