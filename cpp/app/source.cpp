@@ -14,6 +14,7 @@ namespace {
 
 constexpr double max_fps = 1000;  // beyond it a header tells nonsense
 constexpr double max_frames = 1e9;
+constexpr int max_tries = 16;  // damaged frames in a row
 
 bool is_number(const std::string& name) {
     return !name.empty() && name.size() < 6 &&
@@ -60,8 +61,21 @@ Source::Source(const std::string& name) : name_(name), opened_(cv::getTickCount(
     promised_ = !live_ && frames > 0 && frames < max_frames ? std::lround(frames) : 0;
 }
 
+/// Reads the next frame that can be decoded; after one that cannot, the next ones may be whole.
+bool Source::read_whole(cv::Mat& image) {
+    for (int tries = 0; tries < max_tries; ++tries) {
+        if (capture_.read(image) && !image.empty()) {
+            return true;
+        }
+        if (read_ + tries + 1 >= promised_) {
+            return false;
+        }
+    }
+    return false;
+}
+
 bool Source::read(Frame& frame) {
-    if (!capture_.read(frame.image) || frame.image.empty()) {
+    if (!read_whole(frame.image)) {
         if (read_ == 0) {
             throw Error("no frame in " + name_, "it is damaged, cut off, or no video at all");
         }

@@ -35,6 +35,8 @@ public:
     const std::string& name() const { return name_; }
 
 private:
+    bool read_whole(cv::Mat& image);
+
     std::string name_;
     cv::VideoCapture capture_;
     bool live_ = false;
