@@ -60,6 +60,7 @@ class ProgressListener(Listener):
             TimeElapsedColumn(),
             console=err,
             transient=True,
+            disable=not err.is_terminal,
         )
         self._task = self._progress.add_task("", total=None)
 

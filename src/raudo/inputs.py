@@ -12,7 +12,7 @@ from pydantic import Field
 from raudo import data
 from raudo.build import CalibrationSet, ModelFile, ModelInfo
 from raudo.errors import UsageError
-from raudo.images import VIDEO_SUFFIXES, open_video
+from raudo.images import VIDEO_SUFFIXES, decode, open_video
 from raudo.records import Calibration, Record, Spec
 from raudo.worker import Worker
 from raudo.workspace import replacing
@@ -94,6 +94,8 @@ def gather(settings: OptimizeSettings, scratch: Path) -> Inputs:
     files = tuple(i.path for i in dataset.images) if dataset else _images(settings, scratch)
     if calibration:
         data.check_disjoint(calibration.files, files)
+    for each in (*files, *(calibration.files if calibration else ())):
+        decode(each)  # a damaged image is told now, not after an engine was made
     return Inputs(file, info, dataset, files, calibration, tuple(warnings))
 
 

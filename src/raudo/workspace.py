@@ -178,7 +178,7 @@ class Run:
         file = self.state / f"{name}.json"
         try:
             return kind.model_validate_json(file.read_bytes())
-        except (FileNotFoundError, ValidationError):
+        except (FileNotFoundError, NotADirectoryError, ValidationError):
             return None
 
     def log_to_file(self) -> None:

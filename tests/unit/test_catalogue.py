@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import subprocess
 import sys
-
-import pytest
+from typing import TYPE_CHECKING
 
 from raudo import discover
 from raudo.catalogue import catalogue
+
+if TYPE_CHECKING:
+    import pytest
 
 HEAVY = {"cv2", "jinja2", "matplotlib", "numpy", "onnx", "onnxruntime", "openvino", "torch"}
 
