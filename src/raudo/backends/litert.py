@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from raudo.records import Artifact, Machine, Target
 
 COMPUTE = frozenset({"CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "BATCH_MATMUL"})
+CALIBRATION_IMAGES = 64
+"""The quantizer keeps moving averages of the ranges, which forget all but some tens of images."""
 PRECISION_NAMES = {"FLOAT32": "fp32", "FLOAT16": "fp16", "INT8": "int8"}
 
 
@@ -44,7 +46,7 @@ class TfliteGraph:
         """Return the graph in INT8, weights by channel; the decoding stays in float.
 
         Args:
-            calibration: Prepared images, each uint8 [1, height, width, 3].
+            calibration: Prepared images, each uint8 [1, height, width, 3]; the first few are used.
         """
         from ai_edge_quantizer import calibrator, quantizer, recipe
         from ai_edge_quantizer.qtyping import TFLOperationName
@@ -58,7 +60,7 @@ class TfliteGraph:
             operation_name=TFLOperationName.ALL_SUPPORTED,
             algorithm_key=recipe.AlgorithmName.NO_QUANTIZE,
         )
-        samples = {SIGNATURE: [{"images": images} for images in calibration]}
+        samples = {SIGNATURE: [{"images": images} for images in calibration[:CALIBRATION_IMAGES]]}
         with contextlib.redirect_stderr(io.StringIO()), contextlib.redirect_stdout(io.StringIO()):
             ranges = steps.calibrate(
                 samples,
