@@ -21,6 +21,7 @@ from pydantic import Field
 from raudo import discover
 from raudo.errors import RaudoError, WorkerError
 from raudo.machine import LoadMonitor, available_threads
+from raudo.plan import base_name
 from raudo.records import Measurement, NodeProfile, Percentiles, Record, Speedup, Stage, Throughput
 from raudo.worker import Worker
 from raudo.workspace import read_artifact
@@ -328,7 +329,7 @@ def throughput(worker: Worker, engine: Path, options: WorkerOptions) -> tuple[Th
         (
             variant.batches
             for variant in discover.backend(manifest.backend).variants
-            if manifest.name.split("@")[0] == f"{manifest.backend}-{variant.name}"
+            if base_name(manifest.name) == f"{manifest.backend}-{variant.name}"
         ),
         (1,),
     )

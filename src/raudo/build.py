@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from raudo import discover, images
 from raudo.errors import EngineError, UsageError
 from raudo.machine import versions
+from raudo.passes.base import QuantizationSettings
 from raudo.plan import pass_for
 from raudo.records import Artifact, Manifest
+from raudo.sensitivity import RANKING_IMAGES, Laboratory, keep_lists, rank
 from raudo.source import open_model
 from raudo.workspace import engine_files, replacing, sha256, write_manifest
 
@@ -114,7 +116,8 @@ def build(
                 graph = backend.read_graph(onnx)
                 if quantizer:
                     quantizer.require()
-                    graph = quantizer.apply(graph, _prepared(calibration, info.spec))
+                    settings = QuantizationSettings(keep=plan.keep)
+                    graph = quantizer.apply(graph, _prepared(calibration, info.spec), settings)
                 backend.write_graph(graph, draft)
             for made in reversed(engine_files(draft, backend.companions)):
                 made.replace(engine.with_name(made.name))
@@ -136,6 +139,7 @@ def build(
             source_sha256=info.sha256,
             files_sha256={f.name: sha256(f) for f in files},
             calibration=calibration.record if calibration and quantizer else None,
+            kept_layers=plan.keep,
             versions=versions("raudo", *backend.modules, *(quantizer.modules if quantizer else ())),
         ),
     )
@@ -146,6 +150,26 @@ def build(
 def _prepared(calibration: CalibrationSet | None, spec: Spec) -> Sequence[NDArray[np.uint8]]:
     files = calibration.files if calibration else ()
     return [images.letterbox(images.decode(file), spec)[0][None] for file in files]
+
+
+def rank_layers(
+    plan: Plan, info: ModelInfo, onnx: Path, calibration: CalibrationSet, seconds: float
+) -> tuple[tuple[str, ...], ...]:
+    """Measure which layers a quantized engine loses most by; returns growing lists to keep.
+
+    Args:
+        plan: The quantized candidate.
+        info: What the model is.
+        onnx: The model's contract ONNX file.
+        calibration: Images to measure on; validation's are never looked at.
+        seconds: Most time to take.
+    """
+    backend, quantizer = discover.backend(plan.backend), pass_for(plan.precision)
+    if quantizer is None:
+        return ()
+    laboratory = Laboratory(backend, plan.variant, quantizer, onnx, info.spec)
+    few = replace(calibration, files=calibration.files[:RANKING_IMAGES])
+    return keep_lists(rank(laboratory, _prepared(few, info.spec), seconds))
 
 
 def record_audit(artifact: Artifact, audit: PrecisionAudit) -> Artifact:

@@ -71,6 +71,9 @@ class OptimizeSettings(Settings):
     time_budget: Annotated[float, Field(gt=0)] | None = Field(
         default=None, description="Seconds after which nothing new is tried; None sets no limit"
     )
+    recovery_budget: Annotated[float, Field(ge=0)] = Field(
+        default=60.0, description="Most seconds to look for layers that INT8 should leave alone"
+    )
     candidates: tuple[str, ...] = Field(
         default=(), description="Names of the candidates to try; empty tries all"
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -25,16 +26,19 @@ class Plan:
         backend: Name of the backend.
         variant: How it is run.
         size: Input (height, width) in pixels; None is the model's own.
+        keep: Layers to keep from quantization.
     """
 
     backend: str
     variant: Variant
     size: tuple[int, int] | None = None
+    keep: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
-        """The candidate's name: `<backend>-<variant>`, and `@<height>x<width>` if not its own."""
-        return f"{self.backend}-{self.variant.name}{self.size_suffix}"
+        """The candidate's name: `<backend>-<variant>[+<kept layers>][@<height>x<width>]`."""
+        kept = f"+{len(self.keep)}" if self.keep else ""
+        return f"{self.backend}-{self.variant.name}{kept}{self.size_suffix}"
 
     @property
     def size_suffix(self) -> str:
@@ -72,6 +76,11 @@ def check_names(wanted: Sequence[str]) -> None:
     for name in wanted:
         if name not in known:
             raise UsageError(f"no candidate is called '{name}'", hint=f"known: {', '.join(known)}")
+
+
+def base_name(name: str) -> str:
+    """Return the part of a candidate's name that says backend and variant."""
+    return re.split("[+@]", name)[0]
 
 
 def choose(wanted: Sequence[str], baseline: str) -> tuple[Plan, ...]:

@@ -113,6 +113,9 @@ class Manifest(Record):
         description="Hash of the engine file and of the files that belong to it, by file name"
     )
     calibration: Calibration | None = None
+    kept_layers: tuple[str, ...] = Field(
+        default=(), description="Layers that were kept from quantization, to keep its accuracy"
+    )
     machine: dict[str, str] = Field(
         default_factory=dict, description="What the engine needs to find again: GPU, driver, ..."
     )
@@ -233,6 +236,10 @@ class Similarity(Record):
     f1_percent: float
     mean_iou: float | None = Field(description="Of the matched pairs; None without any")
     score_shift: float | None = Field(description="Mean of engine minus baseline score")
+    confidence: float | None = Field(
+        default=None,
+        description="Where the engine finds as many objects as the baseline does at 0.25",
+    )
     boxes_cosine: float | None = Field(default=None, description="Cosine of the raw boxes tensors")
     scores_cosine: float | None = Field(
         default=None, description="Cosine of the raw scores tensors"

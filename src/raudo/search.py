@@ -119,6 +119,33 @@ class Search:
             known = sized.name in job.candidates
             if job.detects_as_well(sized.name) if known else self._try(sized):
                 return
+        self._recover(replace(chosen, size=self._sizes[0]))
+
+    def _recover(self, chosen: Plan) -> None:
+        """Give a quantized engine that detects worse its most sensitive layers back."""
+        job, calibration = self._job, self._job.inputs.calibration
+        tried = job.candidates[chosen.name]
+        seconds = min(job.settings.recovery_budget, job.seconds_left)
+        quantized = plan.pass_for(chosen.precision) is not None
+        if not quantized or calibration is None or tried.status != "OK" or seconds <= 0:
+            return
+        start, name = time.monotonic(), chosen.name
+        job.listener.step(f"Looking for the layers that {name} loses by", None)
+        onnx = job.run.engines / f"model{chosen.size_suffix}.onnx"
+        _, info = self._at_size(chosen)
+        try:
+            with job.worker(f"ranking the layers of {name}") as worker:
+                lists = worker.call("rank_layers", chosen, info, onnx, calibration, seconds / 2)
+        except RaudoError as error:
+            job.note(f"rank {name}", "FAILED", error.message, start)
+            return
+        job.note(f"rank {name}", "OK", f"{len(lists)} lists of layers to keep", start)
+        for keep in lists:
+            if time.monotonic() - start > seconds:
+                job.note(f"recover {name}", "SKIPPED", "its time budget was spent", start)
+                return
+            if self._try(replace(chosen, keep=keep)):
+                return
 
     def _try(self, chosen: Plan) -> bool:
         """Make and validate one candidate; tells whether it detects as well as the baseline."""

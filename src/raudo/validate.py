@@ -175,7 +175,9 @@ def similarity(
     metric = Agreement()
     for theirs, ours in zip(reference, detections, strict=True):
         metric.update(Sample(ours, reference=theirs))
-    record = metric.compute()
+    record = metric.compute().model_copy(
+        update={"confidence": equal_confidence(reference, detections)}
+    )
     if divergence is None:
         return record
     return record.model_copy(
@@ -185,6 +187,22 @@ def similarity(
             "diverges": divergence.stage,
         }
     )
+
+
+def equal_confidence(
+    reference: Sequence[Detections], detections: Sequence[Detections]
+) -> float | None:
+    """Return the confidence at which an engine finds as many objects as the baseline at 0.25.
+
+    Quantization shifts scores; at this threshold precision and recall keep their balance.
+
+    Args:
+        reference: The baseline's detections, one for each image, down to far below 0.25.
+        detections: The engine's, in the same order.
+    """
+    count = sum(int((found.scores >= CONFIDENCE).sum()) for found in reference)
+    scores = np.sort(np.concatenate([found.scores for found in detections]))[::-1]
+    return float(scores[count - 1]) if 0 < count <= len(scores) else None
 
 
 @dataclass(frozen=True)

@@ -229,6 +229,12 @@ class Station:
 
         return build(*arguments)
 
+    def rank_layers(self, *arguments: Any) -> tuple[tuple[str, ...], ...]:
+        """Find the layers to keep from quantization; see `raudo.build.rank_layers`."""
+        from raudo.build import rank_layers
+
+        return rank_layers(*arguments)
+
     def open(self, engine: Path, threads: int, streams: int, batch: int, trust: bool) -> Opened:
         """Load an engine file, closing the one before; times it up to its first result."""
         import numpy as np

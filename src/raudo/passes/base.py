@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import importlib.util
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, runtime_checkable
 
 from raudo.errors import MissingDependencyError
 
@@ -27,6 +28,27 @@ class SelfQuantizing(Protocol):
         Args:
             calibration: Prepared images, each uint8 [1, height, width, 3].
         """
+
+
+@dataclass(frozen=True)
+class QuantizationSettings:
+    """How to quantize.
+
+    Attributes:
+        keep: Layers (of `Pass.layers`) that keep their precision, besides those that predict.
+        ranges: Where the range of an activation comes from: `mean` of the images' extremes, or
+            `quantile`, the mean of their quantiles at 0.01 % and 99.99 %, which cuts outliers off.
+        images: Most calibration images to use; None uses all.
+        correct_bias: Whether to move biases by the error that rounding causes on average.
+    """
+
+    keep: tuple[str, ...] = ()
+    ranges: Literal["mean", "quantile"] = "mean"
+    images: int | None = None
+    correct_bias: bool = True
+
+
+PLAIN = QuantizationSettings()
 
 
 class Pass(ABC):
@@ -53,13 +75,27 @@ class Pass(ABC):
             )
 
     @abstractmethod
-    def apply(self, graph: Any, calibration: Sequence[NDArray[np.uint8]]) -> Any:
+    def apply(
+        self,
+        graph: Any,
+        calibration: Sequence[NDArray[np.uint8]],
+        settings: QuantizationSettings = PLAIN,
+    ) -> Any:
         """Return the transformed graph.
 
         Args:
-            graph: What the backend's `read_graph` returned.
+            graph: What the backend's `read_graph` returned; it may be changed.
             calibration: Prepared images, each uint8 [1, height, width, 3].
+            settings: How to quantize.
         """
+
+    def layers(self, graph: Any) -> tuple[str, ...]:
+        """Return the layers that `apply` would quantize and that can be kept from it, in order.
+
+        Without any, `QuantizationSettings.keep` is of no use for this graph.
+        """
+        del graph
+        return ()
 
 
 Plugin = Pass

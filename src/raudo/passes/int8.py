@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from raudo.passes.base import Pass, SelfQuantizing
+from raudo.passes.base import PLAIN, Pass, QuantizationSettings, SelfQuantizing
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from raudo.records import Precision
 
 CONVOLUTIONS = frozenset({"Conv", "Convolution", "GroupConvolution", "conv2d"})
+PRODUCTS = frozenset({"MatMul", "Gemm", "linear", "matmul"})
 SHAPE_QUERIES = frozenset({"ShapeOf", "Shape"})
 
 
@@ -33,19 +34,52 @@ class Int8(Pass):
     modules: ClassVar[tuple[str, ...]] = ("nncf",)
     extra = "openvino"
 
-    def apply(self, graph: Any, calibration: Sequence[NDArray[np.uint8]]) -> Any:
+    def apply(
+        self,
+        graph: Any,
+        calibration: Sequence[NDArray[np.uint8]],
+        settings: QuantizationSettings = PLAIN,
+    ) -> Any:
         """Return the quantized graph; see `Pass.apply`."""
+        images = calibration[: settings.images]
         if isinstance(graph, SelfQuantizing):
-            return graph.quantize(calibration)
+            return graph.quantize(images)
         import nncf
 
+        kept = {*_prediction_nodes(graph), *settings.keep}
         return nncf.quantize(
             graph,
-            nncf.Dataset(calibration),
+            nncf.Dataset(images),
             preset=nncf.QuantizationPreset.MIXED,
-            subset_size=len(calibration),
-            ignored_scope=nncf.IgnoredScope(names=sorted(_prediction_nodes(graph))),
+            subset_size=len(images),
+            ignored_scope=nncf.IgnoredScope(names=sorted(kept)),
+            advanced_parameters=_advanced(settings),
         )
+
+    def layers(self, graph: Any) -> tuple[str, ...]:
+        """Return the convolutions and products that `apply` would quantize; see `Pass.layers`."""
+        if isinstance(graph, SelfQuantizing):
+            return ()
+        from nncf.common.factory import build_graph
+
+        kept = _prediction_nodes(graph)
+        nodes = build_graph(graph).topological_sort()
+        heavy = CONVOLUTIONS | PRODUCTS
+        return tuple(
+            node.node_name
+            for node in nodes
+            if node.node_type in heavy and node.node_name not in kept
+        )
+
+
+def _advanced(settings: QuantizationSettings) -> Any:
+    from nncf.quantization.advanced_parameters import AdvancedQuantizationParameters
+    from nncf.quantization.range_estimator import RangeEstimatorParametersSet
+
+    given: dict[str, Any] = {"disable_bias_correction": not settings.correct_bias}
+    if settings.ranges == "quantile":
+        given["activations_range_estimator_params"] = RangeEstimatorParametersSet.MEAN_QUANTILE
+    return AdvancedQuantizationParameters(**given)
 
 
 def _prediction_nodes(graph: Any) -> set[str]:
