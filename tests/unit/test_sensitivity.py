@@ -1,0 +1,135 @@
+"""Which layers quantization harms: on a backend whose engines are made up."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+
+from raudo.backends.base import Outputs, Variant
+from raudo.records import NodeProfile
+from raudo.sensitivity import Block, Laboratory, keep_lists, rank
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from raudo.passes.base import QuantizationSettings
+    from raudo.records import Spec
+
+LAYERS = tuple("abcdefgh")
+HARM = {"c": 0.2, "f": 0.1}
+"""What the score loses when a layer is quantized; no other layer matters."""
+
+
+class Trial:
+    """An engine whose only score suffers from the layers that were quantized."""
+
+    def __init__(self, quantized: tuple[str, ...]) -> None:
+        self._quantized = quantized
+
+    def __enter__(self) -> Trial:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        return None
+
+    def run(self, images: Any) -> Outputs:
+        score = 0.9 - sum(HARM.get(layer, 0.0) for layer in self._quantized)
+        boxes = np.array([[[0, 0, 10, 10]]], np.float32)
+        return Outputs(boxes, np.array([[[score]]], np.float32))
+
+    def profile(self, images: Any) -> tuple[NodeProfile, ...]:
+        return tuple(
+            NodeProfile(
+                name=layer,
+                type="Convolution",
+                precision="any",
+                milliseconds=1.0 if layer in self._quantized else 2.0,
+            )
+            for layer in LAYERS
+        )
+
+
+class Quantizer:
+    def layers(self, graph: Any) -> tuple[str, ...]:
+        return LAYERS
+
+    def apply(self, graph: Any, images: Any, settings: QuantizationSettings) -> tuple[str, ...]:
+        return tuple(layer for layer in LAYERS if layer not in settings.keep)
+
+
+def laboratory(spec: Spec, folder: Path, quantizer: Any) -> Laboratory:
+    made: list[tuple[str, ...]] = []
+    backend: Any = SimpleNamespace(
+        name="any",
+        suffix=".any",
+        read_graph=lambda path: (),
+        write_graph=lambda graph, path: made.append(graph),
+        open=lambda artifact, resources: Trial(made[-1]),
+    )
+    return Laboratory(backend, Variant("int8", "int8"), quantizer, folder / "m.onnx", spec)
+
+
+IMAGES = [np.zeros((1, 64, 64, 3), np.uint8)] * 2
+
+
+def test_the_most_harmful_layer_comes_first_at_its_price(tiny_spec: Spec, tmp_path: Path) -> None:
+    ranked = rank(laboratory(tiny_spec, tmp_path, Quantizer()), IMAGES, 60)
+    assert [block.layers for block in ranked[:2]] == [("c",), ("f",)]
+    assert [round(block.harm, 4) for block in ranked[:3]] == [0.2, 0.1, 0.0]
+    assert all(block.milliseconds == 1.0 for block in ranked)
+    assert sorted(layer for block in ranked for layer in block.layers) == sorted(LAYERS)
+
+
+def test_fewer_blocks_hold_more_layers(tiny_spec: Spec, tmp_path: Path) -> None:
+    ranked = rank(laboratory(tiny_spec, tmp_path, Quantizer()), IMAGES, 60, blocks=4)
+    assert [block.layers for block in ranked[:2]] == [("c", "d"), ("e", "f")]
+
+
+def test_without_time_nothing_is_ranked(tiny_spec: Spec, tmp_path: Path) -> None:
+    assert rank(laboratory(tiny_spec, tmp_path, Quantizer()), IMAGES, 0) == ()
+
+
+def test_a_graph_whose_layers_cannot_be_kept_has_no_ranking(
+    tiny_spec: Spec, tmp_path: Path
+) -> None:
+    unnamed = SimpleNamespace(layers=lambda graph: ())
+    assert rank(laboratory(tiny_spec, tmp_path, unnamed), IMAGES, 60) == ()
+
+
+def test_lists_to_keep_grow_and_the_harmless_are_in_none() -> None:
+    blocks = [
+        Block(layers=("c",), harm=0.6, milliseconds=1),
+        Block(layers=("f",), harm=0.4, milliseconds=1),
+        Block(layers=("a",), harm=0.0, milliseconds=1),
+    ]
+    assert keep_lists(blocks) == (("c",), ("c", "f"))
+    assert keep_lists(blocks[2:]) == ()
+    assert keep_lists(()) == ()
+
+
+def test_the_pass_keeps_the_layers_that_it_is_told_to(tiny_onnx: Path) -> None:
+    pytest.importorskip("nncf")
+    from raudo import discover
+    from raudo.passes.base import QuantizationSettings
+
+    (quantizer,) = (p for p in discover.passes() if p.precision == "int8")
+    able = [
+        backend
+        for backend in discover.backends()
+        if not backend.missing() and any(v.precision == "int8" for v in backend.variants)
+    ]
+    random = np.random.default_rng(1)
+    images = [random.integers(0, 256, (1, 64, 64, 3), np.uint8) for _ in range(4)]
+    named = [(b, quantizer.layers(b.read_graph(tiny_onnx))) for b in able]
+    backend, layers = next((b, layers) for b, layers in named if layers)
+    (stem,) = layers  # the other convolution predicts
+
+    def quantizers(keep: tuple[str, ...]) -> int:
+        settings = QuantizationSettings(keep=keep, images=2)
+        graph = quantizer.apply(backend.read_graph(tiny_onnx), images, settings)
+        return sum(node.get_type_name() == "FakeQuantize" for node in graph.get_ops())
+
+    assert quantizers(()) > quantizers((stem,))
