@@ -172,7 +172,8 @@ def run(
     ):
         try:
             for frame, detections in detected:
-                lines.write(describe(frame, detections, classes))
+                if jsonl is not None:
+                    lines.write(describe(frame, detections, classes))
                 if writer is not None:
                     writer.write(frame, draw(frame.image, detections, classes))
                 frames, found = frames + 1, found + len(detections)
