@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from raudo import detector as module
-from raudo.backends.base import Outputs
+from raudo.backends.base import Outputs, Resources
 from raudo.backends.null import NullEngine, canned
 from raudo.detector import Detector, Selection, nms, select
 from raudo.errors import DataError
@@ -200,3 +200,35 @@ def test_canned_outputs_hold_the_objects_they_promise() -> None:
     assert candidates == 12 * 8
     assert 12 <= len(found) <= candidates
     assert len(select(canned(make_spec(80, "topk")), 0, make_spec(80, "topk"), Selection())) == 12
+
+
+class Held(NullEngine):
+    """Remembers the sizes of its batches."""
+
+    def _run(self, images: NDArray[np.uint8]) -> Outputs:
+        self.batches = [*getattr(self, "batches", []), len(images)]
+        return super()._run(images)
+
+
+def test_a_stream_is_what_detect_gives_frame_by_frame() -> None:
+    spec = make_spec()
+    engine = Held(spec, canned(spec, anchors=300))
+    detector = Detector(engine, resources=Resources(streams=2, batch=3))
+    frames = [np.zeros((10 + 5 * number, 40, 3), np.uint8) for number in range(7)]
+    pairs = list(detector.stream(iter(frames)))
+    assert sorted(engine.batches) == [1, 3, 3]
+    assert all(pair[0] is frame for pair, frame in zip(pairs, frames, strict=True))
+    for frame, found in pairs:
+        expected = detector.detect(frame)
+        assert np.array_equal(found.boxes, expected.boxes)
+        assert np.array_equal(found.scores, expected.scores)
+
+
+def test_one_frame_of_a_wrong_type_ends_a_stream() -> None:
+    spec = make_spec()
+    detector = Detector(NullEngine(spec, canned(spec)))
+    frames = [np.zeros((8, 8, 3), np.uint8), np.zeros((8, 8), np.uint8)]
+    stream = detector.stream(frames)
+    assert next(stream)[0] is frames[0]
+    with pytest.raises(DataError, match="an image must be"):
+        next(stream)
