@@ -17,6 +17,7 @@ if(NOT OnnxRuntime_LIBRARY)
     set(OnnxRuntime_LIBRARY ${CMAKE_BINARY_DIR}/runtimes/libonnxruntime.so.1)
     file(MAKE_DIRECTORY ${CMAKE_BINARY_DIR}/runtimes)
     file(CREATE_LINK ${library} ${OnnxRuntime_LIBRARY} SYMBOLIC)
+    install(FILES ${OnnxRuntime_LIBRARY} TYPE LIB)
   endif()
 endif()
 
