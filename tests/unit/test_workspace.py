@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import sample_report
 from raudo import workspace
 from raudo.errors import EngineError, UsageError
 from raudo.records import Artifact, Calibration, Interval, Manifest, Spec
@@ -22,6 +23,7 @@ from raudo.workspace import (
     create_run,
     find_engine,
     manifest_path,
+    measured_throughput,
     read_artifact,
     replacing,
     resolve_run,
@@ -309,3 +311,20 @@ def test_the_run_knows_where_its_things_lie(tmp_path: Path) -> None:
     assert len(places) == 6
     assert {place.parent for place in places} == {tmp_path}
     assert os.fspath(workspace.engine_files(tmp_path / "e.xml", [".bin"])[1]).endswith("e.bin")
+
+
+def test_what_a_run_measured_of_its_engine(tmp_path: Path) -> None:
+    report = sample_report.full()
+    choice = next(c for c in report.candidates if c.file is not None and c.measurement is not None)
+    assert choice.file is not None
+    assert choice.measurement is not None
+    run = workspace.Run(tmp_path.resolve() / "run")
+    workspace.write_text(run.report, report.model_dump_json())
+    artifact = Artifact(run.folder / choice.file, make_engine(tmp_path).manifest)
+    cores = report.machine.cores
+    measured = measured_throughput(run.folder, artifact, cores)
+    assert measured == choice.measurement.throughput != ()
+    assert measured_throughput(run.folder, artifact, cores + 1) == ()
+    other = Artifact(run.folder / "other.xml", artifact.manifest)
+    assert measured_throughput(run.folder, other, cores) == ()
+    assert measured_throughput(make_engine(tmp_path).path, artifact, cores) == ()
