@@ -134,7 +134,7 @@ def candidates_table(candidates: Sequence[Candidate], width: int) -> Table:
     """Return the table of the candidates that ran; a narrow one leaves intervals out."""
     wide = width >= WIDE
     more = ("mAP50-95",) if wide else ()
-    titles = ("p50 ms", "p99 ms", "speedup", "mAP50", *more, "loss %", "similar %", "FPS")
+    titles = ("p50 ms", "p99 ms", "speedup", "mAP50", *more, "loss %", "alike %", "FPS")
     table = _numbers("candidate", *titles)
     for c in candidates:
         if c.status != "OK":
