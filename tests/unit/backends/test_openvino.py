@@ -1,0 +1,85 @@
+"""What is done to graphs before they are quantized: it changes no number, and what runs in INT8."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+
+from raudo import discover, images
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+openvino = pytest.importorskip("openvino", reason="NO OPENVINO")
+BACKEND = discover.backend("openvino")
+
+
+def types(graph: Any) -> list[str]:
+    return [node.get_type_name() for node in graph.get_ops()]
+
+
+def outputs(graph: Any, batch: np.ndarray[Any, Any]) -> list[np.ndarray[Any, Any]]:
+    graph.reshape(list(batch.shape))
+    settings = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": 1}
+    compiled = openvino.Core().compile_model(graph, "CPU", settings)
+    found = compiled(batch)
+    return [found[output].copy() for output in compiled.outputs]
+
+
+def test_silu_is_one_node(tiny_onnx: Path) -> None:
+    assert types(openvino.Core().read_model(str(tiny_onnx))).count("Sigmoid") == 1
+    found = types(BACKEND.read_graph(tiny_onnx))
+    assert found.count("Swish") == 1
+    assert "Sigmoid" not in found
+
+
+def test_a_distribution_over_bins_stays_the_same_number(tmp_path: Path) -> None:
+    onnx = pytest.importorskip("onnx")
+    from onnx import TensorProto, helper, numpy_helper
+
+    bins = np.arange(16, dtype=np.float32)
+    nodes = [
+        helper.make_node("Softmax", ["logits"], ["shares"], axis=-1),
+        helper.make_node("Mul", ["shares", "bins"], ["weighted"]),
+        helper.make_node("ReduceSum", ["weighted", "axes"], ["mean"], keepdims=0),
+    ]
+    value = helper.make_tensor_value_info
+    graph = helper.make_graph(
+        nodes,
+        "distribution",
+        [value("logits", TensorProto.FLOAT, ["batch", 50, 4, 16])],
+        [value("mean", TensorProto.FLOAT, ["batch", 50, 4])],
+        [
+            numpy_helper.from_array(bins, "bins"),
+            numpy_helper.from_array(np.array([-1], np.int64), "axes"),
+        ],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    path = tmp_path / "distribution.onnx"
+    onnx.save(model, path)
+    shortened = BACKEND.read_graph(path)
+    assert "Softmax" not in types(shortened)
+    logits = np.random.default_rng(0).normal(0, 6, (2, 50, 4, 16)).astype(np.float32)
+    exact = np.exp(logits.astype(np.float64) - logits.max(-1, keepdims=True))
+    expected = (exact * bins).sum(-1) / exact.sum(-1)
+    (found,) = outputs(shortened, logits)
+    assert np.abs(found - expected).max() <= 1e-4
+
+
+@pytest.mark.slow
+def test_a_detector_finds_the_same_in_real_images(assets: Path, tmp_path: Path) -> None:
+    pytest.importorskip("ultralytics", reason="NO ULTRALYTICS: its models go untested")
+    from raudo.source import open_model
+
+    model = open_model(assets / "models" / "yolo11n_bccd.pt", size=(384, 640))
+    path = tmp_path / "model.onnx"
+    model.write_onnx(path)
+    files = sorted((assets / "datasets" / "bccd" / "images" / "val").glob("*"))[:2]
+    for file in files:
+        batch = images.letterbox(images.decode(file), model.spec)[0][None]
+        plain = outputs(openvino.Core().read_model(str(path)), batch)
+        ours = outputs(BACKEND.read_graph(path), batch)
+        assert np.abs(plain[0] - ours[0]).max() <= 1e-3  # pixels, of 640
+        assert np.abs(plain[1] - ours[1]).max() <= 1e-4
