@@ -93,7 +93,8 @@ def _benchmark_all(job: Job) -> Timed:
     """Time the engines side by side until every speedup gate is settled."""
     start = time.monotonic()
     timed = job.run.recall("timed", Timed)
-    if timed is None or not {c.name for c in job.alive()} <= timed.names():
+    alive = {c.name for c in job.alive()}
+    if timed is None or not alive <= timed.names():
         budget = min(job.settings.timing_budget, max(job.seconds_left, 0.0))
         job.listener.step("Timing, round by round", budget)
         timed = benchmark.benchmark(
@@ -112,9 +113,11 @@ def _benchmark_all(job: Job) -> Timed:
         )
         job.run.save("timed", timed)
     job.note("benchmark", "OK", "", start)
-    for name, reason in timed.failed.items():
+    for name in sorted(alive & timed.failed.keys()):
+        reason = timed.failed[name]
         job.fail(name, "benchmark", WorkerError(reason, hint="the run's log says more"), start)
-    for name, measurement in timed.measurements.items():
+    for name in sorted(alive & timed.measurements.keys()):
+        measurement = timed.measurements[name]
         job.update(
             name,
             measurement=measurement,
