@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from raudo.errors import UsageError
 from raudo.records import Target
@@ -84,7 +84,9 @@ class OptimizeSettings(Settings):
     )
     gates: dict[Target, Gates] = Field(default_factory=default_gates)
     output: Path = Field(default_factory=lambda: Path("runs"), description="Folder of the runs")
-    name: str | None = Field(default=None, description="Name of the run; None makes one")
+    name: Annotated[str, Field(pattern=r"^\w[\w.@+-]*$")] | None = Field(
+        default=None, description="Name of the run, a plain folder name; None makes one"
+    )
     timing_budget: Annotated[float, Field(gt=0)] = Field(
         default=120.0, description="Most seconds to spend on timed rounds"
     )
@@ -98,6 +100,13 @@ class OptimizeSettings(Settings):
     trust_checkpoint: bool = Field(
         default=False, description="Open a checkpoint even though it imports unknown code"
     )
+
+    @field_validator("name")
+    @classmethod
+    def _is_free(cls, name: str | None) -> str | None:
+        if name == "latest":
+            raise ValueError("'latest' is the link to the last run")
+        return name
 
 
 def dump_settings(settings: OptimizeSettings) -> str:

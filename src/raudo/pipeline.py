@@ -6,6 +6,7 @@ folder, so that an interrupted run goes on where it stopped.
 
 from __future__ import annotations
 
+import re
 import time
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING
@@ -58,11 +59,17 @@ def optimize(
     return report, job.run
 
 
+def _new_name(stem: str) -> str:
+    """Return a name for a run: the model's, without what folders take ill, and the time."""
+    plain = re.sub(r"[^\w.@+-]+", "-", stem).strip(".-+@") or "run"
+    return f"{plain}-{datetime.now():%Y%m%d-%H%M%S}"
+
+
 def _begin(settings: OptimizeSettings, listener: Listener, resume: bool) -> Job:
     """Check everything that can be checked before long work, then make the run folder."""
     listener.step("Opening the model and the data")
     start = time.monotonic()
-    name = settings.name or f"{settings.model.stem}-{datetime.now():%Y%m%d-%H%M%S}"
+    name = settings.name or _new_name(settings.model.stem)
     before = Run(settings.output / name)
     if before.settings.exists() and not resume:
         raise UsageError(

@@ -250,6 +250,7 @@ class Search:
         job, name = self._job, chosen.name
         engine = chosen.engine_file(job.run.engines)
         kept = job.run.state / f"found-{name}.npz"
+        known = load_detections(kept) if keep and kept.is_file() else None
         job.listener.step(f"Validating {name}", len(files))
         with job.worker(name) as worker:
             evaluation = evaluate(
@@ -257,11 +258,11 @@ class Search:
                 engine,
                 files,
                 trust=job.settings.trust_checkpoint,
-                known=load_detections(kept) if keep and kept.is_file() else None,
+                known=known,
                 on_images=job.listener.advance,
             )
         record_audit(read_artifact(engine), evaluation.opened.audit)
-        if keep:
+        if keep and known is None:
             save_detections(kept, evaluation.detections)
         return evaluation
 

@@ -138,3 +138,9 @@ def test_any_values_are_settings_or_a_usage_error(values: dict[str, Any]) -> Non
         assert error.hint  # noqa: PT017
     else:
         assert isinstance(found, OptimizeSettings)
+
+
+@pytest.mark.parametrize("name", ["latest", "../outside", "a/b", "", ".hidden"])
+def test_a_run_has_a_plain_name_of_its_own(name: str) -> None:
+    with pytest.raises(UsageError, match="name"):
+        read_settings(None, model="model.pt", name=name)

@@ -7,6 +7,7 @@ arXiv 1806.08342, for the method.
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from raudo.passes.base import PLAIN, Pass, QuantizationSettings, SelfQuantizing
@@ -46,6 +47,7 @@ class Int8(Pass):
             return graph.quantize(images)
         import nncf
 
+        nncf.set_log_level(logging.ERROR)  # it tells of every node that it leaves alone
         kept = {*_prediction_nodes(graph), *settings.keep}
         return nncf.quantize(
             graph,
