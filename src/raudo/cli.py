@@ -112,6 +112,9 @@ def optimize(
     time_budget: Annotated[
         float | None, typer.Option(help="Seconds after which nothing new is tried.")
     ] = None,
+    recovery_budget: Annotated[
+        float | None, typer.Option(help="Most seconds to look for layers INT8 should spare.")
+    ] = None,
     timing_budget: Annotated[
         float | None, typer.Option(help="Most seconds for timed rounds.")
     ] = None,
@@ -147,6 +150,7 @@ def optimize(
         name=name,
         shapes=shapes,
         time_budget=time_budget,
+        recovery_budget=recovery_budget,
         timing_budget=timing_budget,
         timeout=timeout,
         trust_checkpoint=trust_checkpoint or None,

@@ -72,7 +72,8 @@ class OptimizeSettings(Settings):
         default=None, description="Seconds after which nothing new is tried; None sets no limit"
     )
     recovery_budget: Annotated[float, Field(ge=0)] = Field(
-        default=60.0, description="Most seconds to look for layers that INT8 should leave alone"
+        default=0.0,
+        description="Most seconds to look for layers that INT8 should leave alone; 0 does not",
     )
     candidates: tuple[str, ...] = Field(
         default=(), description="Names of the candidates to try; empty tries all"
