@@ -335,9 +335,16 @@ def throughput(worker: Worker, engine: Path, options: WorkerOptions) -> tuple[Th
     )
     found: list[Throughput] = []
     for setting in itertools.product(sorted({1, threads}), sorted({1, *batches})):
-        if found:
-            worker.call("open", engine, threads, *setting, options.trust)
         streams, batch = setting
+        try:
+            if found:
+                worker.call("open", engine, threads, streams, batch, options.trust)
+        except RaudoError as error:
+            if batch == 1:
+                raise
+            # A file that someone else exported may have its batch fixed at one.
+            log.info("%s takes no batch of %d: %s", manifest.name, batch, error)
+            continue
         fps = worker.call("throughput", THROUGHPUT_SECONDS)
         found.append(Throughput(streams=streams, batch=batch, fps=fps))
     return tuple(found)

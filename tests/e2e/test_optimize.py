@@ -198,7 +198,9 @@ def test_the_run_can_be_reproduced(run: Path, small_project: Path) -> None:
     first, second = report_of(run), report_of(run.with_name("first-again"))
     assert [c.name for c in first.candidates] == [c.name for c in second.candidates]
     assert [c.map50 for c in first.candidates] == [c.map50 for c in second.candidates]
-    assert first.source == second.source
+    # A run's own settings name the data by its whole path, so that they work from anywhere.
+    sources = [report.source.model_dump(exclude={"data"}) for report in (first, second)]
+    assert sources[0] == sources[1]
 
 
 def test_detecting_in_an_image_a_folder_and_a_video(run: Path, small_project: Path) -> None:
