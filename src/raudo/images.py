@@ -7,14 +7,15 @@ languages, get the same bytes.
 from __future__ import annotations
 
 import contextlib
+import io
 import os
-import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
 
+from raudo import encoded
 from raudo.errors import DataError
 
 if TYPE_CHECKING:
@@ -23,18 +24,15 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from numpy.typing import NDArray
-    from PIL.ImageFile import ImageFile
     from typing_extensions import Self
 
     from raudo.records import Letterbox, Spec
 
 IMAGE_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
 VIDEO_SUFFIXES = frozenset({".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm"})
-MAX_PIXELS = 100_000_000
 MAX_FPS, MAX_FRAMES = 1000, 10**9  # beyond them a header tells nonsense
-FORMATS = ("BMP", "JPEG", "PNG", "TIFF", "WEBP")
-ORIENTATION = 0x0112  # EXIF 2.32, table 4: 5 to 8 lie on their side
-TIFF_WIDTH, TIFF_HEIGHT = 256, 257
+UNNAMED = "the image"
+"""What errors call an image that is no file."""
 
 # OpenCV reads it when it opens its first video; raudo says itself what is wrong with a file.
 os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
@@ -76,98 +74,35 @@ class Fit:
         return np.clip(mapped, 0, limit, out=mapped)
 
 
-def read_size(path: Path) -> tuple[int, int]:
-    """Return (height, width) of an image as it will be decoded, from its header alone.
+def read_size(source: Path | bytes) -> tuple[int, int]:
+    """Return (height, width) of an image file as it will be decoded, from its header alone.
+
+    Args:
+        source: The file, or its content.
 
     Raises:
         DataError: The file is missing, empty, not an image, or larger than MAX_PIXELS.
     """
-    if not path.is_file():
-        raise DataError(f"no such image: {path}", hint="check the path")
+    if isinstance(source, bytes):
+        return encoded.read_size(io.BytesIO(source), UNNAMED)
+    if not source.is_file():
+        raise DataError(f"no such image: {source}", hint="check the path")
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # what Pillow warns of is an error below
-            with _open_header(path) as image:
-                width, height = _turned_size(image)
-    except (OSError, SyntaxError, ValueError, EOFError, LookupError, TypeError) as error:
-        raise _damaged(path) from error
-    if width * height > MAX_PIXELS:
-        raise _too_large(path)
-    return height, width
+        with source.open("rb") as stream:
+            return encoded.read_size(stream, str(source))
+    except OSError as error:
+        raise encoded.damaged(str(source), empty=False) from error
 
 
-def _open_header(path: Path) -> ImageFile:
-    """Open an image by its first bytes.
-
-    Not by `PIL.Image.open`: packages replace that one, and then unknown files make them install
-    decoders.
-    """
-    from PIL.BmpImagePlugin import BmpImageFile
-    from PIL.JpegImagePlugin import JpegImageFile
-    from PIL.PngImagePlugin import PngImageFile
-    from PIL.TiffImagePlugin import TiffImageFile
-    from PIL.WebPImagePlugin import WebPImageFile
-
-    kinds: dict[bytes, type[ImageFile]] = {
-        b"\xff\xd8\xff": JpegImageFile,
-        b"\x89PNG": PngImageFile,
-        b"BM": BmpImageFile,
-        b"II": TiffImageFile,
-        b"MM": TiffImageFile,
-        b"RIFF": WebPImageFile,
-    }
-    with path.open("rb") as stream:
-        start = stream.read(8)
-    if start.startswith(b"GIF8"):
-        raise DataError(
-            f"{path} is a GIF, which is not supported", hint="convert it to PNG, or to MP4"
-        )
-    found = next((kind for first, kind in kinds.items() if start.startswith(first)), None)
-    if found is None:
-        raise ValueError("of no known kind")
-    return found(path)
-
-
-def _turned_size(image: ImageFile) -> tuple[int, int]:
-    """Return (width, height) after EXIF orientation, from the header.
-
-    `image.getexif` would decode a whole PNG file, and knows of orientations that OpenCV does not.
-    Some versions of Pillow turn the size of a TIFF file already, so that is taken from its tags.
-    """
-    from PIL.Image import Exif
-    from PIL.TiffImagePlugin import TiffImageFile
-
-    if isinstance(image, TiffImageFile):
-        tags = image.tag_v2
-        width, height, orientation = tags[TIFF_WIDTH], tags[TIFF_HEIGHT], tags.get(ORIENTATION, 1)
-    else:
-        exif = Exif()
-        exif.load(image.info.get("exif", b""))
-        (width, height), orientation = image.size, exif.get(ORIENTATION, 1)
-    return (height, width) if orientation in {5, 6, 7, 8} else (width, height)
-
-
-def _damaged(path: Path) -> DataError:
-    found = "empty" if path.stat().st_size == 0 else "damaged, cut off, or no image at all"
-    return DataError(
-        f"cannot read {path}: it is {found}",
-        hint=f"replace the file; {', '.join(FORMATS)} with 8 or 16 bits a channel can be read",
-    )
-
-
-def _too_large(path: Path) -> DataError:
-    return DataError(
-        f"{path} has more than {MAX_PIXELS // 1_000_000} million pixels",
-        hint="scale it down first: a detector looks at about a million",
-    )
-
-
-def decode(path: Path) -> NDArray[np.uint8]:
+def decode(source: Path | bytes) -> NDArray[np.uint8]:
     """Decode an image file.
 
     What is not 8-bit BGR becomes it: grey is repeated, 16 bits lose the lower 8, CMYK and
     palettes are converted, alpha is dropped; EXIF orientation is applied. Of several pictures in
     a file the first is taken.
+
+    Args:
+        source: The file, or its content.
 
     Returns:
         uint8 [height, width, 3], BGR.
@@ -175,36 +110,20 @@ def decode(path: Path) -> NDArray[np.uint8]:
     Raises:
         DataError: The file is missing, empty, damaged, not an image or too large.
     """
-    size = read_size(path)
+    size = read_size(source)
     # imdecode instead of imread: it also opens paths that are not ASCII on Windows.
-    data = np.fromfile(path, np.uint8)
-    if not _is_whole(data.tobytes()):
-        raise _damaged(path)
+    data = source if isinstance(source, bytes) else source.read_bytes()
+    damaged = encoded.damaged(UNNAMED if isinstance(source, bytes) else str(source), empty=False)
+    if not encoded.is_whole(data):
+        raise damaged
     try:
         with quiet():
-            image = cv2.imdecode(data, cv2.IMREAD_COLOR)
+            image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
     except cv2.error as error:
-        raise _damaged(path) from error
+        raise damaged from error
     if image is None or image.shape[:2] != size:
-        raise _damaged(path)
+        raise damaged
     return np.ascontiguousarray(image, np.uint8)
-
-
-def _is_whole(data: bytes) -> bool:
-    """Tell whether a JPEG or PNG file has its end; other files are left to their decoders.
-
-    OpenCV before 5 fills what is missing of a JPEG file with grey, and only warns. The end is
-    looked for after the headers (ITU-T T.81, annex B), since a thumbnail in them has its own.
-    """
-    if data.startswith(b"\x89PNG"):
-        return b"IEND" in data[-64:]
-    if not data.startswith(b"\xff\xd8"):
-        return True
-    place = 2
-    while (marker := data[place : place + 2]) and marker != b"\xff\xda":
-        padding = marker == b"\xff\xff"
-        place += 1 if padding else 2 + int.from_bytes(data[place + 2 : place + 4], "big")
-    return data.find(b"\xff\xd9", place) >= 0
 
 
 @contextlib.contextmanager

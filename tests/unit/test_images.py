@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageFile
 
-from raudo import images
+from raudo import encoded, images
 from raudo.errors import DataError
 from raudo.records import Letterbox, Spec
 
@@ -158,14 +158,14 @@ def test_the_end_of_a_thumbnail_is_not_the_end_of_the_image() -> None:
     header = b"\xff\xe1" + (len(segment) + 2).to_bytes(2, "big") + segment
     whole = encode("JPEG")
     with_thumbnail = whole[:2] + header + whole[2:]
-    assert images._is_whole(with_thumbnail)
-    assert not images._is_whole(with_thumbnail[:-40])
+    assert encoded.is_whole(with_thumbnail)
+    assert not encoded.is_whole(with_thumbnail[:-40])
 
 
 def test_padding_between_the_segments_of_a_jpeg_file() -> None:
     whole = encode("JPEG")
-    assert images._is_whole(whole[:2] + b"\xff\xff\xff" + whole[2:])
-    assert images._is_whole(whole + b"trailing")
+    assert encoded.is_whole(whole[:2] + b"\xff\xff\xff" + whole[2:])
+    assert encoded.is_whole(whole + b"trailing")
 
 
 @settings(deadline=None, max_examples=150)
@@ -221,9 +221,9 @@ def test_no_package_is_asked_to_read_unknown_files(
 
 def test_just_too_many_pixels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "a.png").write_bytes(encode("PNG"))
-    monkeypatch.setattr(images, "MAX_PIXELS", 64 * 48)
+    monkeypatch.setattr(encoded, "MAX_PIXELS", 64 * 48)
     assert images.decode(tmp_path / "a.png").shape == (48, 64, 3)
-    monkeypatch.setattr(images, "MAX_PIXELS", 64 * 48 - 1)
+    monkeypatch.setattr(encoded, "MAX_PIXELS", 64 * 48 - 1)
     with pytest.raises(DataError, match="million pixels"):
         images.decode(tmp_path / "a.png")
 
@@ -453,3 +453,18 @@ def test_no_such_camera(capfd: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(DataError, match="there is no camera 97"):
         images.open_camera(97)
     assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".png", ".bmp", ".tiff", ".webp"])
+def test_an_image_in_memory_is_the_file(tmp_path: Path, suffix: str) -> None:
+    file = tmp_path / f"picture{suffix}"
+    cv2.imencode(suffix, PICTURE)[1].tofile(file)
+    data = file.read_bytes()
+    assert images.read_size(data) == images.read_size(file) == PICTURE.shape[:2]
+    np.testing.assert_array_equal(images.decode(data), images.decode(file))
+
+
+@pytest.mark.parametrize("data", [b"", b"GIF89a", b"\x89PNG\r\n", b"no image at all"])
+def test_no_image_in_memory_is_an_error(data: bytes) -> None:
+    with pytest.raises(DataError, match="the image"):
+        images.decode(data)
