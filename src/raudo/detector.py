@@ -54,6 +54,8 @@ class Selection:
     classes: tuple[int, ...] | None = None
 
 
+DEFAULT_SELECTION = Selection()
+
 EVALUATION = Selection(confidence=0.001, multi_label=True)
 """The setting that mAP is computed at."""
 
@@ -188,7 +190,7 @@ class Detector:
     def __init__(
         self,
         engine: Engine,
-        selection: Selection = Selection(),
+        selection: Selection = DEFAULT_SELECTION,
         resources: Resources | None = None,
     ) -> None:
         self.engine = engine
@@ -264,7 +266,7 @@ class Detector:
 def open_artifact(
     artifact: Artifact,
     resources: Resources | None = None,
-    selection: Selection = Selection(),
+    selection: Selection = DEFAULT_SELECTION,
     *,
     trust: bool = False,
 ) -> Detector:

@@ -1,0 +1,106 @@
+"""Why the service turns a request down: one class each, all in raudo's one tree of errors.
+
+RaudoError
+└── ServeError
+    ├── BadRequestError         it makes no sense
+    ├── UnauthorizedError       no token, or a wrong one
+    ├── ForbiddenError          not allowed here, whoever asks
+    ├── NotFoundError           no such model, version or path
+    ├── TooLargeError           more bytes or pixels than are taken
+    ├── UnsupportedMediaError   a type of content that is not taken
+    ├── QueueFullError          more waits already than can be answered in time
+    ├── NotReadyError           no engine yet, or it drains
+    ├── DeadlineError           its time was over before it reached an engine
+    └── EngineFailedError       the engine failed at it
+
+What each is in a protocol, a status for instance, the transports say.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from raudo.errors import RaudoError
+
+
+class ServeError(RaudoError):
+    """A request that gets no answer.
+
+    Args:
+        message: Why, in one line.
+        hint: What the client can do.
+    """
+
+    code: ClassVar[str] = "internal"
+    """What programs tell errors apart by; never changes."""
+
+    def __init__(self, message: str, *, hint: str = "see the service's log") -> None:
+        super().__init__(message, hint=hint)
+
+
+class BadRequestError(ServeError):
+    """The request makes no sense."""
+
+    code = "bad_request"
+
+
+class UnauthorizedError(ServeError):
+    """A token is missing, or it is a wrong one."""
+
+    code = "unauthorized"
+
+
+class ForbiddenError(ServeError):
+    """What is asked for is switched off."""
+
+    code = "forbidden"
+
+
+class NotFoundError(ServeError):
+    """There is no such model, version or path."""
+
+    code = "not_found"
+
+
+class TooLargeError(ServeError):
+    """The body or the image is larger than the service takes."""
+
+    code = "too_large"
+
+
+class UnsupportedMediaError(ServeError):
+    """The content is of a type that the service does not take."""
+
+    code = "unsupported_media"
+
+
+class QueueFullError(ServeError):
+    """As many requests wait as may wait.
+
+    Attributes:
+        retry_after: Seconds after which it is worth another try.
+    """
+
+    code = "queue_full"
+
+    def __init__(self, message: str, *, retry_after: float = 1.0) -> None:
+        super().__init__(message, hint="send less at once, or try again later")
+        self.retry_after = retry_after
+
+
+class NotReadyError(ServeError):
+    """No engine is ready, or the service drains."""
+
+    code = "not_ready"
+
+
+class DeadlineError(ServeError):
+    """The request's time was over before an engine took it."""
+
+    code = "deadline"
+
+
+class EngineFailedError(ServeError):
+    """The engine failed at this request, more than once."""
+
+    code = "engine_failed"

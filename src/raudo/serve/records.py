@@ -1,0 +1,130 @@
+"""The frozen records that go into the service and come out of it, whatever the transport."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from raudo.detector import DEFAULT_SELECTION, Selection
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from raudo.backends.base import Outputs
+    from raudo.records import Artifact, Detections, Spec
+
+
+PRIMARY = "primary"
+"""The variant that every service has: what it was started with, or was swapped to since."""
+
+
+@dataclass(frozen=True)
+class DetectRequest:
+    """One encoded image to detect in.
+
+    Attributes:
+        image: A whole file: JPEG, PNG, BMP, TIFF or WEBP.
+        id: Request id, made by the client or by the transport.
+        selection: What becomes a detection.
+        timeout: Seconds from now until which an engine must have taken it; None: the service's.
+        version: Version to ask; None: the one that the routing chooses.
+    """
+
+    image: bytes
+    id: str
+    selection: Selection = DEFAULT_SELECTION
+    timeout: float | None = None
+    version: str | None = None
+
+
+@dataclass(frozen=True)
+class InferRequest:
+    """A batch of prepared, or of encoded, images.
+
+    Attributes:
+        images: uint8 [n, height, width, 3] as the engine takes it, or n encoded images.
+        id: Request id.
+        raw: Whether to return the engine's own outputs.
+        selection: What becomes a detection; None: no detections are wanted. They are in pixels of
+            the original images where those came encoded, else in pixels of the engine's input.
+        timeout: As in `DetectRequest`.
+        version: As in `DetectRequest`.
+    """
+
+    images: NDArray[np.uint8] | tuple[bytes, ...]
+    id: str
+    raw: bool = True
+    selection: Selection | None = None
+    timeout: float | None = None
+    version: str | None = None
+
+
+@dataclass(frozen=True)
+class Stages:
+    """Seconds that a request spent at each stage.
+
+    Attributes:
+        decode: Reading the image file and preparing the engine's input, waiting included.
+        queue: From there until an engine took it.
+        infer: In the engine.
+        select: Choosing detections.
+        total: From the service's first sight of it to the reply.
+    """
+
+    decode: float = 0.0
+    queue: float = 0.0
+    infer: float = 0.0
+    select: float = 0.0
+    total: float = 0.0
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What the service found.
+
+    Attributes:
+        id: The request's id.
+        model: Name of the served model.
+        version: Version that answered.
+        variant: Variant that it runs as.
+        classes: Names of the labels.
+        stages: Where the time went.
+        detections: One for each image; empty where none were asked for.
+        outputs: The engine's own, where asked for.
+    """
+
+    id: str
+    model: str
+    version: str
+    variant: str
+    classes: tuple[str, ...]
+    stages: Stages
+    detections: tuple[Detections, ...] = ()
+    outputs: Outputs | None = None
+
+
+@dataclass(frozen=True)
+class ModelVersion:
+    """One engine that is, or was, loaded.
+
+    Attributes:
+        version: Its number, "1" for the first that the service ever loaded.
+        variant: What it runs as.
+        artifact: The engine file and its manifest.
+        run: Name of the run folder that chose it; None for an engine file.
+        ready: Whether it takes requests.
+        outputs: Shape of each of the engine's outputs for one image, without the batch.
+    """
+
+    version: str
+    variant: str
+    artifact: Artifact
+    run: str | None = None
+    ready: bool = True
+    outputs: dict[str, tuple[int, ...]] = field(default_factory=dict)
+
+    @property
+    def spec(self) -> Spec:
+        """What the engine takes and gives."""
+        return self.artifact.manifest.spec
