@@ -1,0 +1,59 @@
+"""Watching all the time: few false alarms, and faults are found (benchmarks/ab.py, shorter)."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import ab
+from raudo.serve.ab.guards import ALPHA
+from raudo.serve.ab.likeness import Likeness
+from raudo.serve.ab.watches import ShadowWatch, SplitWatch
+
+TESTS = 150
+
+
+def share(first: np.ndarray) -> float:
+    return float(np.isfinite(first).mean())
+
+
+def test_no_false_alarms_though_nothing_is_tolerated() -> None:
+    assert share(ab.split(ab.World(), TESTS, seed=1, steps=2000).strict) <= ALPHA
+    assert share(ab.shadow(ab.World(), TESTS, seed=2, steps=2000).strict) <= ALPHA
+
+
+def test_what_is_tolerated_is_left_alone() -> None:
+    world = ab.World(slowdown=5.0, agreement=97.5)
+    assert share(ab.shadow(world, TESTS, seed=3, steps=2000).guarded) <= ALPHA
+
+
+def test_a_slowdown_is_found() -> None:
+    slow = ab.World(slowdown=10.0)
+    assert share(ab.shadow(slow, TESTS, seed=4, steps=3000).guarded) >= 0.9
+
+
+def test_a_drop_of_agreement_is_found() -> None:
+    unlike = ab.World(agreement=ab.EXPECTED - 2)
+    assert share(ab.shadow(unlike, TESTS, seed=5).guarded) >= 0.9
+
+
+def test_figures_are_in_their_units() -> None:
+    split, shadow = SplitWatch(0.05), ShadowWatch(0.05, expected_percent=90.0)
+    for number in range(400):
+        candidate = float(number % 2)
+        split.add(candidate, 12.0 if candidate else 10.0, float(number % 40 == 1))
+        shadow.add(Likeness(20, 8, 1, 0.8), ratio=0.5)
+        shadow.add_outcome(1.0, float(number % 10 == 0))
+        shadow.add_outcome(0.0, 0.0)
+    values = {name: float(each.value) for name, each in split.figures().items()}
+    assert values == pytest.approx({"latency": 20, "errors": 5})
+    values = {name: float(each.value) for name, each in shadow.figures().items()}
+    assert values == pytest.approx(
+        {
+            "agreement": 10,
+            "latency": -50,
+            "errors": 10,
+            "class_flips": 100 / 9,
+            "score_shift": -10,
+        }
+    )
