@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -18,6 +19,10 @@ if TYPE_CHECKING:
     from raudo.worker import Opened, Probe, Worker
 
 CHUNK = 8
+CHUNK_SECONDS = 2.0
+"""Between two images that are waited for, the streams run dry: not more often than this."""
+MOST_STREAMS = 8
+"""Images worked on at once; with more cores than that, each gets several."""
 PROBED_IMAGES = 4
 
 
@@ -45,7 +50,7 @@ def evaluate(
     known: list[Detections] | None = None,
     on_images: Callable[[int], None] = lambda _count: None,
 ) -> Evaluation:
-    """Open an engine in a worker and run it over image files.
+    """Open an engine in a worker and run it over image files, several at once.
 
     Args:
         worker: A worker of its own.
@@ -58,11 +63,15 @@ def evaluate(
     Raises:
         RaudoError: The engine does not load, or fails on an image.
     """
-    opened: Opened = worker.call("open", engine, available_threads(), 1, 1, trust)
+    threads = available_threads()
+    opened: Opened = worker.call("open", engine, threads, min(threads, MOST_STREAMS), 1, trust)
     found = list(known or ())
-    for start in range(len(found), len(files), CHUNK):
-        found.extend(worker.call("evaluate", files[start : start + CHUNK]))
+    chunk = CHUNK
+    while len(found) < len(files):
+        start = time.monotonic()
+        found.extend(worker.call("evaluate", files[len(found) : len(found) + chunk]))
         on_images(len(found))
+        chunk = max(CHUNK, int(chunk * CHUNK_SECONDS / max(time.monotonic() - start, 1e-3)))
     return Evaluation(opened, found, worker.call("probe", files[:PROBED_IMAGES]))
 
 

@@ -45,7 +45,8 @@ class Scorer:
         """Return an engine's accuracy with its losses (None without labels) and similarity."""
         accuracy = None
         if self._dataset is not None and self._table is not None:
-            table = validate.match(self._dataset, evaluation.detections)
+            own = evaluation is self._baseline
+            table = self._table if own else validate.match(self._dataset, evaluation.detections)
             accuracy = validate.with_losses(self._table, table, self._resamples, self._seed)
         divergence = validate.diverging_stage(self._baseline.probes, evaluation.probes)
         similarity = validate.similarity(

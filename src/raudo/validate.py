@@ -87,13 +87,10 @@ def with_losses(
     """
     record = summarize(candidate)
     reference = reference_map(baseline)
-    generator = np.random.default_rng(seed)
-    draws = np.empty((resamples, 2, 2))
-    for draw in draws:
-        chosen = generator.integers(baseline.images, size=baseline.images)
-        counts = np.bincount(chosen, minlength=baseline.images)
-        draw[0] = mean_average_precision(average_precision(baseline, counts))
-        draw[1] = mean_average_precision(average_precision(candidate, counts))
+    if candidate is baseline:  # no draw would find a loss
+        draws = np.array([[reference, reference]])
+    else:
+        draws = _paired_draws(baseline, candidate, resamples, seed)
     both = np.array([reference, (record.map50, record.map50_95)])
     return record.model_copy(
         update={
@@ -103,6 +100,20 @@ def with_losses(
             "map50_95_loss_points": _loss(both[:, 1], draws[:, :, 1], relative=False),
         }
     )
+
+
+def _paired_draws(
+    baseline: MatchTable, candidate: MatchTable, resamples: int, seed: int
+) -> NDArray[np.float64]:
+    """Return both mAPs of both engines on each draw of images: [resamples, engine, mAP]."""
+    generator = np.random.default_rng(seed)
+    draws = np.empty((resamples, 2, 2))
+    for draw in draws:
+        chosen = generator.integers(baseline.images, size=baseline.images)
+        counts = np.bincount(chosen, minlength=baseline.images)
+        draw[0] = mean_average_precision(average_precision(baseline, counts))
+        draw[1] = mean_average_precision(average_precision(candidate, counts))
+    return draws
 
 
 def reference_map(baseline: MatchTable) -> tuple[float, float]:

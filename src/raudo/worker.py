@@ -309,11 +309,16 @@ class Station:
         return done / (time.perf_counter() - start)
 
     def evaluate(self, files: Sequence[Path]) -> list[Detections]:
-        """Detect in image files at the setting that mAP is computed at."""
+        """Detect in image files at the setting that mAP is computed at, on all streams."""
         from raudo.detector import EVALUATION, Detector
+        from raudo.stream import overlap
 
         detector = Detector(self.detector.engine, EVALUATION)
-        return [detector.detect(file) for file in files]
+
+        def work(some: Sequence[Path]) -> list[Detections]:
+            return [detector.detect(file) for file in some]
+
+        return [found for _, found in overlap(files, work, workers=self._streams)]
 
     def probe(self, files: Sequence[Path]) -> list[Probe]:
         """Follow image files through every stage."""

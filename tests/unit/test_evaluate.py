@@ -8,6 +8,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import raudo.evaluate
 from raudo.evaluate import CHUNK, PROBED_IMAGES, evaluate, load_detections, save_detections
 from raudo.records import Detections
 
@@ -55,7 +56,8 @@ class FakeWorker:
         return action
 
 
-def test_images_go_in_chunks_and_progress_is_told() -> None:
+def test_images_go_in_chunks_and_progress_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(raudo.evaluate, "CHUNK_SECONDS", 0.0)  # no chunk is too short
     worker, told = FakeWorker(), []
     files: Any = tuple(range(2 * CHUNK + 3))
     evaluation = evaluate(worker, "e", files, trust=False, on_images=told.append)  # type: ignore[arg-type]
@@ -66,6 +68,19 @@ def test_images_go_in_chunks_and_progress_is_told() -> None:
         ("evaluate", CHUNK),
         ("evaluate", CHUNK),
         ("evaluate", 3),
+        ("probe", PROBED_IMAGES),
+    ]
+
+
+def test_chunks_grow_where_images_take_no_time() -> None:
+    worker = FakeWorker()
+    files: Any = tuple(range(CHUNK + 100))
+    evaluation = evaluate(worker, "e", files, trust=False)  # type: ignore[arg-type]
+    assert [len(d) for d in evaluation.detections] == list(files)
+    assert worker.asked == [
+        ("open", 0),
+        ("evaluate", CHUNK),
+        ("evaluate", 100),
         ("probe", PROBED_IMAGES),
     ]
 

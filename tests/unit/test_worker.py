@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import psutil
 import pytest
 
@@ -15,7 +16,8 @@ from raudo import worker
 from raudo.errors import DataError, EngineError, RaudoError, WorkerError
 from raudo.worker import Worker
 
-IMAGE = sorted((Path(__file__).parents[2] / "samples/coco-mini/images/val").glob("*.jpg"))[0]
+IMAGES = sorted((Path(__file__).parents[2] / "samples/coco-mini/images/val").glob("*.jpg"))
+IMAGE = IMAGES[0]
 ROUGH = """
 import ctypes, os, signal, sys, time
 from raudo import worker
@@ -186,6 +188,20 @@ def test_an_engine_is_opened_timed_evaluated_and_probed(tmp_path: Path) -> None:
     assert len(found) >= len(probe.detections) > 0
     assert len(probe.prepared_sha256) == 64
     assert 1e6 < memory < 8e9
+
+
+def test_streams_find_what_one_by_one_finds_and_in_order(tmp_path: Path) -> None:
+    engine = null_engine(tmp_path / "one.npz")
+    found = []
+    with Worker("null") as one:
+        for streams in (1, 3):
+            one.call("open", engine, 3, streams, 1, False)
+            found.append(one.call("evaluate", IMAGES[:12]))
+    assert len({d.boxes.tobytes() for d in found[0]}) > 6  # the images differ in size
+    for ours, theirs in zip(*found, strict=True):
+        assert np.array_equal(ours.boxes, theirs.boxes)
+        assert np.array_equal(ours.scores, theirs.scores)
+        assert np.array_equal(ours.labels, theirs.labels)
 
 
 def test_an_engine_that_was_replaced_is_not_opened(tmp_path: Path) -> None:
