@@ -1,10 +1,13 @@
 """The null backend: answers at once with canned outputs, so that what remains is raudo's own time.
 
-It is no deployment: no target takes it, and it has no variant for `optimize` to try.
+Its manifest may ask it to take a while (`call_ms`, `image_ms`): so a service can be given more
+than it can do, though the processor idles. It is no deployment: no target takes it, and it has no
+variant for `optimize` to try.
 """
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, Any
 
 from raudo.backends.base import Backend, Engine, Outputs
@@ -60,14 +63,26 @@ def canned(spec: Spec, *, anchors: int = 8400, objects: int = 12, seed: int = 0)
 
 
 class NullEngine(Engine):
-    """Gives the same outputs for whatever image."""
+    """Gives the same outputs for whatever image.
 
-    def __init__(self, spec: Spec, outputs: Outputs) -> None:
+    Args:
+        spec: What the outputs fit.
+        outputs: Those of one image.
+        call_ms: Milliseconds that a call takes, however many images it has.
+        image_ms: Milliseconds that each image adds.
+    """
+
+    def __init__(
+        self, spec: Spec, outputs: Outputs, *, call_ms: float = 0.0, image_ms: float = 0.0
+    ) -> None:
         super().__init__(spec)
         self._outputs = outputs
+        self._call_ms, self._image_ms = call_ms, image_ms
 
     def _run(self, images: NDArray[np.uint8]) -> Outputs:
         one, batch = self._outputs, len(images)
+        if pause := self._call_ms + self._image_ms * batch:
+            time.sleep(pause / 1000)
         if batch == 1:
             return one
         labels = None if one.labels is None else one.labels.repeat(batch, axis=0)
@@ -113,4 +128,6 @@ class NullBackend(Backend):
                 f"{artifact.path} holds no canned outputs: {error}",
                 hint="write it with NullBackend.write_graph",
             ) from error
-        return NullEngine(artifact.manifest.spec, outputs)
+        options = artifact.manifest.options
+        pauses = {name: float(options.get(name, 0)) for name in ("call_ms", "image_ms")}
+        return NullEngine(artifact.manifest.spec, outputs, **pauses)

@@ -49,6 +49,21 @@ def test_outputs_survive_their_file_and_are_repeated_for_a_batch(
         assert np.array_equal(three.scores[index], made.scores[0])
 
 
+def test_it_takes_the_time_that_its_manifest_asks_for(tmp_path: Path) -> None:
+    artifact = make_artifact(tmp_path / "e.npz", "dense")
+    NullBackend().write_graph(canned(artifact.manifest.spec, anchors=50, objects=2), artifact.path)
+    options = {"call_ms": 3, "image_ms": 0.5}
+    slow = Artifact(artifact.path, artifact.manifest.model_copy(update={"options": options}))
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        NullBackend().open(slow, Resources()) as engine,
+    ):
+        slept: list[float] = []
+        patch.setattr("raudo.backends.null.time.sleep", slept.append)
+        engine.run(np.zeros((4, 32, 48, 3), np.uint8))
+    assert slept == [0.005]
+
+
 def test_outputs_of_another_spec_break_the_contract(tmp_path: Path) -> None:
     artifact = make_artifact(tmp_path / "e.npz", "dense")
     NullBackend().write_graph(canned(artifact.manifest.spec, anchors=50, objects=2), artifact.path)
