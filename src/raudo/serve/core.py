@@ -237,6 +237,7 @@ class Service:
             infer=result.infer,
             select=result.select,
             total=time.monotonic() - start,
+            batch=result.batch,
         )
         detections = _in_images(result.detections, fits)
         return Reply(

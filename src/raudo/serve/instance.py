@@ -46,12 +46,14 @@ class Result:
         detections: One for each image, if wanted, in pixels of the engine's input.
         infer: Seconds in the engine.
         select: Seconds of choosing detections.
+        batch: Images that the engine ran at once.
     """
 
     outputs: Outputs | None
     detections: tuple[Detections, ...]
     infer: float
     select: float
+    batch: int
 
 
 class Instance(Protocol):
@@ -91,7 +93,7 @@ def run_parts(detector: Detector, images: NDArray[np.uint8], parts: Sequence[Par
                 for index in range(first, last)
             )
         raw = share(outputs, first, last) if part.raw else None
-        results.append(Result(raw, found, infer, time.perf_counter() - start))
+        results.append(Result(raw, found, infer, time.perf_counter() - start, len(images)))
         first = last
     return results
 

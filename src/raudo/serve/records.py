@@ -62,7 +62,7 @@ class InferRequest:
 
 @dataclass(frozen=True)
 class Stages:
-    """Seconds that a request spent at each stage.
+    """Seconds that a request spent at each stage, and what it shared them with.
 
     Attributes:
         decode: Reading the image file and preparing the engine's input, waiting included.
@@ -70,6 +70,7 @@ class Stages:
         infer: In the engine.
         select: Choosing detections.
         total: From the service's first sight of it to the reply.
+        batch: Images that the engine ran at once; what they took is not this request's alone.
     """
 
     decode: float = 0.0
@@ -77,6 +78,7 @@ class Stages:
     infer: float = 0.0
     select: float = 0.0
     total: float = 0.0
+    batch: int = 1
 
 
 @dataclass(frozen=True)
