@@ -85,7 +85,8 @@ def shadow_step(random: np.random.Generator, watch: ShadowWatch, tests: int, wor
     """Let one request come in, in all tests; its size slows both variants alike."""
     seen = images(random, tests, world.agreement)
     took, other = milliseconds(random, (2, tests))
-    watch.add(seen, took * slowed(world, np.ones(tests)) / other)
+    watch.add(seen)
+    watch.add_latencies(took * slowed(world, np.ones(tests)) / other)
     for candidate, rate in ((1.0, world.errors), (0.0, ERROR_RATE)):
         watch.add_outcome(candidate, np.asarray(random.random(tests) < rate, np.float64))
 

@@ -13,10 +13,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 Number: TypeAlias = float | NDArray[np.float64]
 Truth: TypeAlias = bool | NDArray[np.bool_]
@@ -194,18 +197,30 @@ def difference(first: Estimate, second: Estimate) -> Estimate:
     )
 
 
-def mean_difference(first: Mean, second: Mean, alpha: float, tuned_for: float) -> Estimate:
+def mean_difference(
+    strata: Sequence[tuple[Mean, Mean]], alpha: float, tuned_for: float
+) -> Estimate:
     """Return the difference of the means of two groups that observations were dealt to at random.
 
     Args:
-        first: One group.
-        second: The other.
+        strata: Both groups' observations, apart for each kind of observation; the more a kind
+            tells of the difference, the more it weighs.
         alpha: Probability that the truth is ever outside.
         tuned_for: Number of observations, of both groups, at which the interval is narrowest.
     """
-    ours, theirs = np.maximum(first.count, 1), np.maximum(second.count, 1)
-    count = ours + theirs
-    variance = count * (first.variance / ours + second.variance / theirs)
-    enough = np.minimum(first.count, second.count) >= FEWEST
-    reach = radius(count, variance, alpha, tuned_for)
-    return around(first.mean - second.mean, reach, first.count + second.count, enough)
+    weights: Number = 0.0
+    weighted: Number = 0.0
+    noise: Number = 0.0
+    count: Number = 0.0
+    for first, second in strata:
+        enough = np.minimum(first.count, second.count) >= FEWEST
+        ours, theirs = np.maximum(first.count, 1), np.maximum(second.count, 1)
+        weight = np.where(enough, ours * theirs / (ours + theirs), 0.0)
+        weights = weights + weight
+        weighted = weighted + weight * (first.mean - second.mean)
+        noise = noise + weight**2 * (first.variance / ours + second.variance / theirs)
+        count = count + np.where(enough, ours + theirs, 0.0)
+    known = np.asarray(weights) > 0
+    total, seen = np.where(known, weights, 1.0), np.where(known, count, 1.0)
+    reach = radius(seen, seen * noise / total**2, alpha, tuned_for)
+    return around(weighted / total, reach, count, known)

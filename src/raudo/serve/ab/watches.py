@@ -41,32 +41,37 @@ class Watch(Protocol):
 class SplitWatch:
     """Requests are dealt to one of the two: compares latencies and errors.
 
+    The side with more traffic has larger batches, which take longer; so latencies are compared
+    among requests of one batch size each, and the differences are averaged.
+
     Args:
         alpha: Probability that any interval ever leaves out the truth.
     """
 
     def __init__(self, alpha: float) -> None:
         self._alpha = alpha / 2
-        self._latencies = (Mean(_TWICE), Mean(_TWICE))
+        self._latencies: dict[int, tuple[Mean, Mean]] = {}
         self._errors = (Rate(self._alpha / 2), Rate(self._alpha / 2))
 
-    def add(self, candidate: Number, milliseconds: Number, failed: Number) -> None:
+    def add(self, candidate: Number, milliseconds: Number, failed: Number, batch: int = 1) -> None:
         """Add a request.
 
         Args:
             candidate: 1 if the candidate had it, 0 if the baseline.
             milliseconds: What it took, > 0; not used of a failed one.
             failed: 1 if the variant failed to answer.
+            batch: Images that the engine ran at once.
         """
         took = np.log(milliseconds)
         sides = (candidate, 1 - candidate)
-        for side, latency, errors in zip(sides, self._latencies, self._errors, strict=True):
+        latencies = self._latencies.setdefault(batch, (Mean(_TWICE), Mean(_TWICE)))
+        for side, latency, errors in zip(sides, latencies, self._errors, strict=True):
             latency.add(took, side * (1 - failed))
             errors.add(failed, side)
 
     def figures(self) -> dict[Figure, Estimate]:
         """Return `latency` in percent and `errors` in points."""
-        slower = mean_difference(*self._latencies, alpha=self._alpha, tuned_for=_REQUESTS)
+        slower = mean_difference(list(self._latencies.values()), self._alpha, _REQUESTS)
         ours, theirs = (rate.estimate() for rate in self._errors)
         return {"latency": _percent(slower), "errors": _scaled(difference(ours, theirs), 100)}
 
@@ -85,16 +90,14 @@ class ShadowWatch:
         self._slower = Mean(_TWICE)
         self._errors = (Rate(self._alpha / 2), Rate(self._alpha / 2))
 
-    def add(self, like: Likeness, ratio: Number) -> None:
-        """Add a request that both answered.
-
-        Args:
-            like: How alike their detections are.
-            ratio: Milliseconds of the candidate by those of the baseline, > 0.
-        """
+    def add(self, like: Likeness) -> None:
+        """Add a request in which both found something to compare, or nothing at all."""
         self._agreement.add(2 * like.matched, like.detections)
         self._flips.add(like.flipped, like.matched + like.flipped)
         self._shift.add(-like.score_shift, like.matched)
+
+    def add_latencies(self, ratio: Number) -> None:
+        """Add milliseconds of the candidate by those of the baseline, > 0, at one request."""
         self._slower.add(np.log(ratio))
 
     def add_outcome(self, candidate: Number, failed: Number) -> None:

@@ -44,7 +44,8 @@ def shadow(requests: int, agreement: float) -> Comparison[ShadowWatch]:
         boxes = int(random.poisson(8))
         matched = int(random.binomial(boxes, agreement))
         like = Likeness(2 * boxes, matched, 0, -0.01 * matched)
-        watched.watch.add(like, random.lognormal(0, 0.2))
+        watched.watch.add(like)
+        watched.watch.add_latencies(random.lognormal(0, 0.2))
         watched.watch.add_outcome(1.0, 0.0)
         watched.watch.add_outcome(0.0, 0.0)
         if watched.request_ended():

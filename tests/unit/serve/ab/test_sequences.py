@@ -160,8 +160,31 @@ def test_groups_of_different_sizes_are_covered_at_all_times() -> None:
         value = random.exponential(1, TESTS) + 0.2 * first
         groups[0].add(value, first)
         groups[1].add(value, 1 - first)
-        missed |= excluded(mean_difference(*groups, alpha=ALPHA, tuned_for=1000), 0.2)
+        missed |= excluded(mean_difference([groups], ALPHA, 1000), 0.2)
     assert missed.mean() <= ALPHA
+
+
+def test_unevenly_dealt_kinds_do_not_mislead() -> None:
+    """One group has more of the slow kind; within each kind, both groups are the same."""
+    random = np.random.default_rng(5)
+    strata = ((Mean(), Mean()), (Mean(), Mean()))
+    for slow, counts in zip((0, 1), ((200, 800), (900, 150)), strict=True):
+        for group, count in zip(strata[slow], counts, strict=True):
+            for value in random.normal(10 * slow, 1, count):
+                group.add(value)
+    found = mean_difference(strata, ALPHA, 1000)
+    assert found.low < 0 < found.high
+    assert abs(found.value) < 0.2
+    assert found.count == 2050
+
+
+def test_kinds_that_one_group_hardly_has_are_left_out() -> None:
+    few = (Mean(), Mean())
+    for _ in range(FEWEST):
+        few[0].add(1.0)
+    found = mean_difference([few], ALPHA, 1000)
+    assert (found.count, math.isinf(found.low)) == (0, True)
+    assert math.isinf(mean_difference([], ALPHA, 1000).high)
 
 
 def test_a_difference_holds_when_both_hold() -> None:

@@ -42,7 +42,8 @@ def test_figures_are_in_their_units() -> None:
     for number in range(400):
         candidate = float(number % 2)
         split.add(candidate, 12.0 if candidate else 10.0, float(number % 40 == 1))
-        shadow.add(Likeness(20, 8, 1, 0.8), ratio=0.5)
+        shadow.add(Likeness(20, 8, 1, 0.8))
+        shadow.add_latencies(0.5)
         shadow.add_outcome(1.0, float(number % 10 == 0))
         shadow.add_outcome(0.0, 0.0)
     values = {name: float(each.value) for name, each in split.figures().items()}
