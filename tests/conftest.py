@@ -152,3 +152,17 @@ def _tiny_constants() -> dict[str, NDArray[np.float32] | NDArray[np.int64]]:
         "growth": np.array([[[-4, -4, 4, 4]]], np.float32),
         "grid": grid.astype(np.float32),
     }
+
+
+@pytest.fixture(scope="session")
+def promtool() -> Path:
+    """Prometheus's own tool; `tests/install_tools.sh` gets it."""
+    return installed("promtool", REPOSITORY / ".venv" / "prometheus" / "usr" / "bin")
+
+
+def installed(program: str, folder: Path) -> Path:
+    """Return where a program is, on the path or in a folder; skip the test where it is missing."""
+    found = shutil.which(program) or shutil.which(program, path=folder)
+    if found is None:
+        pytest.skip(f"NO {program.upper()}: the service is tested less (tests/install_tools.sh)")
+    return Path(found)
