@@ -7,6 +7,7 @@ Exit codes: 0 pass, 1 a gate failed, 2 wrong usage or bad input, 3 inconclusive,
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -16,6 +17,9 @@ from typer.core import TyperGroup
 from raudo.errors import RaudoError, UsageError
 
 EXIT_USAGE, EXIT_INTERRUPTED = 2, 130
+
+# Pydantic would look for plug-ins of its own in the metadata of every installed package.
+os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
 
 
 class Commands(TyperGroup):

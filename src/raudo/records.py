@@ -29,7 +29,7 @@ MAX_SIDE = 16384
 class Record(BaseModel):
     """Base of all records: immutable, and strict about unknown fields."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
 
 class Letterbox(Record):

@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from raudo.backends.base import Backend, Engine, Outputs, Resources, Variant
 from raudo.errors import EngineError
-from raudo.machine import available_threads
 from raudo.records import PrecisionAudit
 
 if TYPE_CHECKING:
@@ -52,6 +51,7 @@ class TfliteGraph:
         from ai_edge_quantizer.qtyping import TFLOperationName
 
         from raudo.channels_last import DECODING
+        from raudo.machine import available_threads
         from raudo.tflite import SIGNATURE
 
         steps = quantizer.Quantizer(self.content, recipe.static_wi8_ai8())
