@@ -256,9 +256,9 @@ def validate(
 
     contest = Contest(tuple(engines), model, WorkerOptions(timeout, trust_checkpoint))
     with console.ProgressListener() as listener:
-        scores, baseline = validate_engines(contest, data, words(splits) or (), listener)
-    console.show_scores(scores, baseline, as_json=json)
-    raise typer.Exit(accuracy_exit_code(scores, baseline, loss, similarity))
+        scored = validate_engines(contest, data, words(splits) or (), listener)
+    console.show_scored(scored, as_json=json)
+    raise typer.Exit(accuracy_exit_code(scored, loss, similarity))
 
 
 @app.command()

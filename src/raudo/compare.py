@@ -9,6 +9,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pydantic import Field
+
 from raudo import benchmark, data
 from raudo.benchmark import TimingPlan, WorkerOptions
 from raudo.build import ModelFile, build
@@ -35,6 +37,18 @@ class Scores(Record):
 
     accuracy: Accuracy | None = None
     similarity: Similarity | None = None
+
+
+class Scored(Record):
+    """What `raudo validate` found."""
+
+    baseline: str = Field(description="The engine that the others are compared to")
+    engines: dict[str, Scores]
+    warnings: tuple[str, ...] = ()
+
+    def others(self) -> tuple[Scores, ...]:
+        """Return the scores of all engines but the baseline."""
+        return tuple(scores for name, scores in self.engines.items() if name != self.baseline)
 
 
 @dataclass(frozen=True)
@@ -131,7 +145,7 @@ def frame_files(source: Path, scratch: Path) -> tuple[Path, ...]:
 
 def validate_engines(
     contest: Contest, source: Path, splits: Sequence[str], listener: Listener
-) -> tuple[dict[str, Scores], str]:
+) -> Scored:
     """Score engine files on a data set, against its labels and against the baseline.
 
     Args:
@@ -139,14 +153,11 @@ def validate_engines(
         source: The labelled data set.
         splits: Splits to score on.
         listener: Is told how it goes on.
-
-    Returns:
-        The scores by engine, and the baseline's name.
     """
     listener.step("Opening the engines")
     with contest.entered() as (engines, baseline, spec):
         dataset = data.align_classes(data.open_dataset(source, tuple(splits)), spec)
-        data.check_classes(dataset, spec)
+        warning = data.check_classes(dataset, spec)
         files = tuple(image.path for image in dataset.images)
         if not files:
             raise DataError(f"{source} has no images", hint="check its splits")
@@ -169,7 +180,7 @@ def validate_engines(
             accuracy, similarity = scorer.score(evaluation)
             scores[name] = Scores(accuracy=accuracy, similarity=similarity)
             listener.advance(done)
-    return scores, baseline
+    return Scored(baseline=baseline, engines=scores, warnings=(warning,) if warning else ())
 
 
 def _advance(listener: Listener, before: int, count: int) -> None:
@@ -184,13 +195,10 @@ def speedup_exit_code(timed: Timed, baseline: str, gate: float) -> int:
     return 3 if any(s.low < gate for s in speedups) else 0
 
 
-def accuracy_exit_code(
-    scores: Mapping[str, Scores], baseline: str, loss: float, similarity: float
-) -> int:
+def accuracy_exit_code(scored: Scored, loss: float, similarity: float) -> int:
     """Return 0 if every engine but the baseline is as good, 1 if one is not, 3 if unsettled."""
-    others = [s for name, s in scores.items() if name != baseline]
-    losses = [s.accuracy.map50_loss_percent for s in others if s.accuracy]
-    alike = [s.similarity.f1_percent for s in others if s.similarity]
+    losses = [s.accuracy.map50_loss_percent for s in scored.others() if s.accuracy]
+    alike = [s.similarity.f1_percent for s in scored.others() if s.similarity]
     if any(i is not None and i.low >= loss for i in losses) or any(f <= similarity for f in alike):
         return 1
     return 3 if any(i is None or i.high >= loss for i in losses) else 0

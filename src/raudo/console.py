@@ -14,14 +14,14 @@ from rich.table import Table
 from raudo.listener import Listener
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
     from pathlib import Path
     from types import TracebackType
 
     from typing_extensions import Self
 
     from raudo.benchmark import Timed
-    from raudo.compare import Scores
+    from raudo.compare import Scored
     from raudo.detect import Summary
     from raudo.records import (
         Candidate,
@@ -112,8 +112,7 @@ def show_report(report: Report, where: Path, *, explained: bool = False) -> None
     if report.machine.disturbed:
         share = report.machine.other_load or 0.0
         warnings += (f"other programs took {share:.0%} of the cores while engines were timed",)
-    for warning in warnings:
-        out.print(f"\n[yellow]warning:[/] {escape(warning)}", highlight=False)
+    show_warnings(warnings)
     out.print(f"\nReport: {where}", highlight=False, soft_wrap=True)
 
 
@@ -171,14 +170,14 @@ def timing_table(timed: Timed, baseline: str, width: int) -> Table:
     return table
 
 
-def scores_table(scores: Mapping[str, Scores], baseline: str, width: int) -> Table:
+def scores_table(found: Scored, width: int) -> Table:
     """Return the table of `raudo validate`; a narrow one leaves intervals out."""
     wide = width >= WIDE
     table = _numbers("engine", "mAP50", "loss %", "mAP50-95", "loss %", "similar %")
-    for name, scored in scores.items():
-        accuracy, similarity = scored.accuracy, scored.similarity
+    for name, scores in found.engines.items():
+        accuracy, similarity = scores.accuracy, scores.similarity
         table.add_row(
-            _named(name, baseline),
+            _named(name, found.baseline),
             _number(accuracy.map50 if accuracy else None, 4),
             _interval(accuracy.map50_loss_percent if accuracy else None, wide),
             _number(accuracy.map50_95 if accuracy else None, 4),
@@ -227,13 +226,19 @@ def show_timed(timed: Timed, baseline: str, *, as_json: bool) -> None:
             out.print(f"{styled('FAILED')} {escape(name)}: {escape(reason)}", highlight=False)
 
 
-def show_scores(scores: Mapping[str, Scores], baseline: str, *, as_json: bool) -> None:
-    """Print what `raudo validate` scored."""
+def show_scored(found: Scored, *, as_json: bool) -> None:
+    """Print what `raudo validate` found."""
     if as_json:
-        engines = {name: scored.model_dump(mode="json") for name, scored in scores.items()}
-        print_json({"baseline": baseline, "engines": engines})
+        print_json(found.model_dump(mode="json"))
     else:
-        out.print(scores_table(scores, baseline, out.width))
+        out.print(scores_table(found, out.width))
+        show_warnings(found.warnings)
+
+
+def show_warnings(warnings: Sequence[str]) -> None:
+    """Print what the user should know."""
+    for warning in warnings:
+        out.print(f"\n[yellow]warning:[/] {escape(warning)}", highlight=False)
 
 
 def show_detected(summary: Summary, *, as_json: bool) -> None:

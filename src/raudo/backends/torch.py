@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import shlex
+import shutil
+import sys
+import sysconfig
 from collections import Counter
 from contextlib import nullcontext
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from raudo.backends.base import Backend, Engine, Outputs, Resources, Variant
@@ -38,14 +44,25 @@ class Torch(Backend):
     baseline_rank = 0
 
     def unsupported(self, variant: Variant, machine: Machine) -> str | None:
-        """Tell why this CPU cannot run a variant; None if it can."""
+        """Tell why this machine cannot run a variant; None if it can."""
         if variant.precision == "bf16" and not BF16_HARDWARE & set(machine.isa):
             return "this CPU has no BF16 arithmetic"
-        return None
+        return missing_toolchain() if variant.options.get("compile") else None
 
     def open(self, artifact: Artifact, resources: Resources) -> Engine:
         """Load a model file; see `Backend.open`."""
         return TorchEngine(artifact, resources)
+
+
+def missing_toolchain() -> str | None:
+    """Tell what `torch.compile` lacks here to compile its C++ kernels; None if nothing."""
+    usual = {"win32": "cl", "darwin": "clang++"}.get(sys.platform, "g++")
+    compiler = os.environ.get("CXX", usual)
+    if shutil.which(next(iter(shlex.split(compiler)), "")) is None:
+        return f"torch.compile needs a C++ compiler: '{compiler}' was not found"
+    if not (Path(sysconfig.get_path("include")) / "Python.h").is_file():
+        return "torch.compile needs the headers of Python, which are not installed (python3-dev)"
+    return None
 
 
 class TorchEngine(Engine):
