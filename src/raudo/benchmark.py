@@ -111,7 +111,11 @@ def time_rounds(
     timings = Timings({name: [] for name in workers})
     order = random.Random(plan.seed)  # noqa: S311 (an order, not a secret)
     deadline = time.monotonic() + plan.budget
-    per_round = _frames_per_round(workers[baseline], frames)
+    try:
+        per_round = _frames_per_round(workers[baseline], frames)
+    except RaudoError as error:
+        timings.failed[baseline] = error.message
+        return timings
     dropped: frozenset[str] = frozenset()
     for number in range(1, MAX_ROUNDS + 1):
         start = number * per_round

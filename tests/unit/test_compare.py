@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 
-import cv2
 import pytest
 from typer.testing import CliRunner
 
-import raudo
+from canned_runs import labelled
 from null_engines import null_engine
 from raudo.benchmark import Timed
 from raudo.cli import app
@@ -29,7 +27,6 @@ from raudo.listener import Listener
 from raudo.records import Accuracy, Interval, Measurement, Percentiles, Similarity, Speedup
 
 SAMPLES = Path(__file__).parents[2] / "samples"
-IMAGES = sorted((SAMPLES / "coco-mini/images/val").glob("*.jpg"))[:2]
 
 
 @pytest.fixture
@@ -40,21 +37,8 @@ def engines(tmp_path: Path) -> tuple[Path, Path]:
 
 @pytest.fixture
 def dataset(tmp_path: Path, engines: tuple[Path, Path]) -> Path:
-    """Two images, labelled with what the first engine finds; one class goes by another name."""
-    for folder in ("images", "labels"):
-        (tmp_path / "set" / folder / "val").mkdir(parents=True)
-    with raudo.load(engines[0]) as detector:
-        for image in IMAGES:
-            shutil.copy(image, tmp_path / "set/images/val")
-            height, width = cv2.imread(str(image)).shape[:2]
-            found = detector.detect(image)
-            rows = [
-                f"{label} {(x + v) / 2 / width} {(y + w) / 2 / height} "
-                f"{(v - x) / width} {(w - y) / height}"
-                for label, (x, y, v, w) in zip(found.labels, found.boxes, strict=True)
-            ]
-            (tmp_path / "set/labels/val" / f"{image.stem}.txt").write_text("\n".join(rows))
-    description = tmp_path / "set" / "data.yaml"
+    """A data set that the first engine is right about; one of its classes goes by another name."""
+    description = labelled(tmp_path / "set", engines[0])
     description.write_text("path: .\nval: images/val\nnames: [cat, horse]\n")
     return description
 
@@ -113,10 +97,10 @@ def test_engines_are_timed_on_the_images_of_a_data_set(
 
 
 def test_frames_come_from_whatever_is_given(dataset: Path, tmp_path: Path) -> None:
-    copies = [dataset.parent / "images/val" / image.name for image in IMAGES]
-    assert list(frame_files(dataset, tmp_path)) == copies
-    assert list(frame_files(copies[0].parent, tmp_path)) == copies
-    assert frame_files(copies[1], tmp_path) == (copies[1],)
+    images = sorted((dataset.parent / "images/val").iterdir())
+    assert list(frame_files(dataset, tmp_path)) == images
+    assert list(frame_files(images[0].parent, tmp_path)) == images
+    assert frame_files(images[1], tmp_path) == (images[1],)
     frames = frame_files(SAMPLES / "highway_960x540.mp4", tmp_path / "frames")
     assert len(frames) > 10
     assert all(frame.parent == tmp_path / "frames" for frame in frames)

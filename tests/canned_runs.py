@@ -1,0 +1,200 @@
+"""Whole runs on canned engines, in this process: for tests of what a run does around them."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import cv2
+
+import raudo
+from raudo import benchmark, inputs, job, plan
+from raudo.backends.base import Variant
+from raudo.backends.null import NullBackend, canned
+from raudo.build import ModelInfo
+from raudo.config import OptimizeSettings
+from raudo.records import Artifact, Manifest, PrecisionAudit, Spec
+from raudo.worker import Opened, Station
+from raudo.workspace import read_artifact, sha256, write_manifest
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    import pytest
+    from typing_extensions import Self
+
+    from raudo.build import CalibrationSet, ModelFile
+    from raudo.plan import Plan
+
+CLASSES = ("cat", "dog")
+SIDE = 128
+SPEC = Spec(family="any", height=SIDE, width=SIDE, classes=CLASSES)
+VARIANTS = (
+    Variant("base", "fp32", batches=(1,)),
+    Variant("same", "fp32", batches=(1,)),
+    Variant("other", "fp32", {"seed": 1}, batches=(1,)),
+    Variant("small", "int8", batches=(1,)),
+)
+"""`null-base` is the baseline; `null-other` detects other things, the rest the same as it."""
+SAMPLES = Path(__file__).parents[1] / "samples"
+
+
+@dataclass
+class Faults:
+    """What goes wrong, by action and candidate; and what was asked for, in order."""
+
+    planned: dict[tuple[str, str], BaseException] = field(default_factory=dict)
+    audits: dict[str, PrecisionAudit] = field(default_factory=dict)
+    calls: list[tuple[str, str]] = field(default_factory=list)
+
+    def called(self, action: str) -> list[str]:
+        """Return the candidates that an action was asked for, in order."""
+        return [name for each, name in self.calls if each == action]
+
+
+class CannedStation(Station):
+    """Makes canned engines instead of real ones; all else is the real station."""
+
+    def __init__(self, faults: Faults) -> None:
+        super().__init__()
+        self._faults = faults
+
+    def inspect(self, file: ModelFile) -> ModelInfo:
+        return ModelInfo(SPEC, has_module=True, sha256=sha256(file.path))
+
+    def write_onnx(self, file: ModelFile, path: Path) -> None:
+        path.write_bytes(b"graph")
+
+    def build(self, *arguments: Any) -> Artifact:
+        return _build(*arguments)
+
+    def open(self, engine: Path, threads: int, streams: int, batch: int, trust: bool) -> Opened:
+        opened = super().open(engine, threads, streams, batch, trust)
+        precision = read_artifact(engine).manifest.precision
+        audit = self._faults.audits.get(engine.stem, PrecisionAudit(found={precision: 1}))
+        return Opened(opened.load_seconds, audit)
+
+
+def _build(
+    chosen: Plan,
+    _file: ModelFile,
+    info: ModelInfo,
+    _onnx: Path,
+    engine: Path,
+    calibration: CalibrationSet | None,
+) -> Artifact:
+    seed = int(chosen.variant.options.get("seed", 0))
+    NullBackend().write_graph(canned(info.spec, anchors=100, objects=3, seed=seed), engine)
+    artifact = Artifact(
+        engine,
+        Manifest(
+            name=chosen.name,
+            backend=chosen.backend,
+            precision=chosen.precision,
+            spec=info.spec,
+            source="model.pt",
+            source_sha256=info.sha256,
+            files_sha256={engine.name: sha256(engine)},
+            calibration=calibration.record if calibration else None,
+        ),
+    )
+    write_manifest(artifact)
+    return artifact
+
+
+class InProcess:
+    """A `Worker` without a process."""
+
+    faults: Faults
+
+    def __init__(self, name: str, *, timeout: float = 0, log: Path | None = None) -> None:
+        self.name = name
+        self._station = CannedStation(self.faults)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        return None
+
+    def call(self, action: str, *arguments: Any) -> Any:
+        name = self.name.rpartition(" ")[2]
+        self.faults.calls.append((action, name))
+        if fault := self.faults.planned.get((action, name)):
+            raise fault
+        return getattr(self._station, action)(*arguments)
+
+
+def install(patch: pytest.MonkeyPatch) -> Faults:
+    """Let runs take canned engines as their candidates, and work in this process."""
+    faults = Faults()
+    worker = type("Worker", (InProcess,), {"faults": faults})
+    for module in (benchmark, inputs, job):
+        patch.setattr(module, "Worker", worker)
+    patch.setattr(benchmark, "THROUGHPUT_SECONDS", 0.01)
+    for name, value in {
+        "variants": VARIANTS,
+        "targets": ("development", "production_cpu", "edge"),
+        "baseline_rank": -1,
+    }.items():
+        patch.setattr(NullBackend, name, value)
+    names = tuple(f"null-{variant.name}" for variant in VARIANTS)
+    plans = plan.all_plans
+    patch.setattr(plan, "all_plans", lambda: tuple(p for p in plans() if p.name in names))
+    return faults
+
+
+LANDSCAPES = ("000000000785.jpg", "000000000885.jpg", "000000001000.jpg")
+
+
+def labelled(folder: Path, engine: Path) -> Path:
+    """Make a data set of some of the sample's images, labelled with what an engine finds."""
+    chosen = [SAMPLES / "coco-mini/images/val" / name for name in LANDSCAPES]
+    for name in ("images", "labels"):
+        (folder / name / "val").mkdir(parents=True)
+    with raudo.load(engine) as detector:
+        for image in chosen:
+            shutil.copy(image, folder / "images/val")
+            height, width = cv2.imread(str(image)).shape[:2]
+            found = detector.detect(image)
+            rows = [
+                f"{label} {(x + v) / 2 / width} {(y + w) / 2 / height} "
+                f"{(v - x) / width} {(w - y) / height}"
+                for label, (x, y, v, w) in zip(found.labels, found.boxes, strict=True)
+            ]
+            (folder / "labels/val" / f"{image.stem}.txt").write_text("\n".join(rows))
+    description = folder / "data.yaml"
+    description.write_text(f"path: .\nval: images/val\nnames: [{', '.join(CLASSES)}]\n")
+    return description
+
+
+@dataclass
+class Project:
+    """A folder with a model and a data set that its baseline is right about.
+
+    Attributes:
+        folder: The folder.
+        data: The data set's description.
+        faults: What goes wrong, and what was asked for.
+    """
+
+    folder: Path
+    data: Path
+    faults: Faults
+
+    def settings(self, **given: Any) -> OptimizeSettings:
+        """Return settings of a short run; without labels if `images` are given."""
+        usual = {"data": None if "images" in given else self.data, "name": "run"}
+        return OptimizeSettings(
+            model=self.folder / "model.pt",
+            output=self.folder / "runs",
+            bootstrap=100,
+            **{**usual, "timing_budget": 0.2, "shapes": "own", **given},
+        )

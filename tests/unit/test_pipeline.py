@@ -1,0 +1,165 @@
+"""A whole run around its engines: what it leaves, what it survives, how it goes on."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from raudo.errors import EngineError, UsageError, WorkerError
+from raudo.pipeline import optimize
+from raudo.records import PrecisionAudit
+from raudo.workspace import read_report
+
+if TYPE_CHECKING:
+    from canned_runs import Project
+    from raudo.records import Candidate, Report
+
+
+def rows(report: Report) -> dict[str, Candidate]:
+    return {candidate.name: candidate for candidate in report.candidates}
+
+
+def test_a_run_judges_every_candidate_and_is_found_again(project: Project) -> None:
+    report, run = optimize(project.settings())
+    found = rows(report)
+    assert list(found) == ["null-base", "null-same", "null-other", "null-small"]
+    assert found["null-base"].baseline
+    assert found["null-same"].similarity_percent == 100
+    assert (found["null-other"].similarity_percent or 0) < 50
+    assert found["null-small"].status == "SKIPPED"
+    assert "no calibration images" in found["null-small"].reason
+    assert report.decisions["production_gpu"].verdict == "SKIPPED"
+    assert report.decisions["development"].choice == "null-base"
+    assert read_report(run) == report
+    assert (run.folder.parent / "latest").resolve() == run.folder.resolve()
+
+
+def test_the_gates_decide(project: Project) -> None:
+    easy = {"speedup": 0.01, "map50_loss_percent": 1}
+    report, _ = optimize(project.settings(gates={"production_cpu": easy}))
+    assert report.decisions["production_cpu"].verdict == "PASS"
+    assert report.decisions["production_cpu"].choice == "null-same"
+    hard = {"speedup": 1000, "map50_loss_percent": 1}
+    report, _ = optimize(project.settings(gates={"production_cpu": hard}, name="hard"))
+    assert report.decisions["production_cpu"].verdict == "FAIL"
+    assert any("speedup" in reason for reason in report.decisions["production_cpu"].reasons)
+
+
+@pytest.mark.parametrize("action", ["build", "evaluate", "time", "throughput"])
+def test_an_engine_that_does_not_last_is_a_row_not_the_end(action: str, project: Project) -> None:
+    project.faults.planned[action, "null-same"] = WorkerError("it crashed", hint="")
+    report, _ = optimize(project.settings())
+    found = rows(report)
+    assert (found["null-same"].status, found["null-same"].reason) == ("FAILED", "it crashed")
+    assert found["null-other"].status == "OK"
+    assert found["null-other"].speedup is not None
+
+
+@pytest.mark.parametrize("action", ["build", "evaluate", "time"])
+def test_without_its_baseline_a_run_ends_and_says_so(action: str, project: Project) -> None:
+    project.faults.planned[action, "null-base"] = WorkerError("it crashed", hint="")
+    with pytest.raises(WorkerError, match="the baseline null-base failed: it crashed"):
+        optimize(project.settings())
+
+
+def test_an_engine_in_another_precision_than_asked_for_fails(project: Project) -> None:
+    """Never a quiet substitute."""
+    project.faults.audits["null-same"] = PrecisionAudit(found={"bf16": 7, "fp32": 2})
+    report, _ = optimize(project.settings())
+    assert rows(report)["null-same"].status == "FAILED"
+    assert "asked for fp32, but found 7 in bf16" in rows(report)["null-same"].reason
+
+
+@pytest.mark.parametrize(
+    ("action", "name", "kept"),
+    [
+        ("build", "null-other", {"null-base", "null-same"}),
+        ("evaluate", "null-other", {"null-base", "null-same", "null-other"}),
+        ("time", "null-same", {"null-base", "null-same", "null-other"}),
+    ],
+)
+def test_an_interrupted_run_goes_on_where_it_stopped(
+    action: str, name: str, kept: set[str], project: Project
+) -> None:
+    project.faults.planned[action, name] = KeyboardInterrupt()
+    with pytest.raises(KeyboardInterrupt):
+        optimize(project.settings())
+    run = project.folder / "runs" / "run"
+    assert not (run / "report.json").exists()
+    assert (run / "settings.yaml").exists()
+    project.faults.planned.clear()
+    project.faults.calls.clear()
+    report, _ = optimize(project.settings(), resume=True)
+    assert not kept & set(project.faults.called("build")), "an engine was made again"
+    if action == "time":
+        assert project.faults.called("evaluate") == [], "an image was looked at again"
+    found = rows(report)
+    assert all(c.speedup for c in found.values() if c.status == "OK")
+    assert {"null-base", "null-same", "null-other"} <= set(found)
+
+
+def test_a_finished_run_is_decided_again_on_the_rounds_that_were_timed(project: Project) -> None:
+    first, _ = optimize(project.settings())
+    project.faults.calls.clear()
+    easy = {"production_cpu": {"speedup": 0.01, "map50_loss_percent": 1}}
+    again, _ = optimize(project.settings(gates=easy), resume=True)
+    assert project.faults.called("time") == []
+    assert project.faults.called("build") == []
+    assert again.decisions["production_cpu"].verdict == "PASS"
+    assert [c.speedup for c in again.candidates] == [c.speedup for c in first.candidates]
+
+
+def test_an_engine_file_that_changed_meanwhile_is_noticed(project: Project) -> None:
+    _, run = optimize(project.settings())
+    with (run.engines / "null-same.npz").open("ab") as stream:
+        stream.write(b"x")
+    report, _ = optimize(project.settings(), resume=True)
+    assert rows(report)["null-same"].status == "FAILED"
+    assert "not the file" in rows(report)["null-same"].reason
+
+
+def test_a_name_that_is_taken_is_refused(project: Project) -> None:
+    optimize(project.settings())
+    before = (project.folder / "runs/run/report.json").read_bytes()
+    with pytest.raises(UsageError, match="a run called 'run' already") as caught:
+        optimize(project.settings())
+    assert "--resume" in caught.value.hint
+    assert (project.folder / "runs/run/report.json").read_bytes() == before
+
+
+def test_a_run_is_not_resumed_with_another_model(project: Project) -> None:
+    optimize(project.settings())
+    (project.folder / "model.pt").write_bytes(b"other weights")
+    with pytest.raises(UsageError, match="was begun with another model"):
+        optimize(project.settings(), resume=True)
+
+
+def test_without_labels_there_is_a_verdict_on_similarity_alone(project: Project) -> None:
+    images = project.data.parent / "images/val"
+    easy = {"production_cpu": {"speedup": 0.01, "map50_loss_percent": 1}}
+    report, run = optimize(project.settings(images=images, gates=easy))
+    assert not report.source.accuracy_validated
+    assert report.decisions["production_cpu"].verdict == "PASS"
+    for decision in report.decisions.values():
+        assert any("accuracy not validated" in reason for reason in decision.reasons)
+    for candidate in report.candidates:
+        assert candidate.map50 is None
+    assert "accuracy not validated" in (run.folder / "report.html").read_text(encoding="utf-8")
+
+
+def test_an_unknown_candidate_is_refused_before_a_run_is_made(project: Project) -> None:
+    with pytest.raises(UsageError, match="no candidate is called"):
+        optimize(project.settings(candidates=("null-magic",)))
+    assert not (project.folder / "runs").exists()
+
+
+def test_a_run_without_report_says_how_to_finish_it(project: Project) -> None:
+    project.faults.planned["evaluate", "null-base"] = KeyboardInterrupt()
+    with pytest.raises(KeyboardInterrupt):
+        optimize(project.settings())
+    from raudo.workspace import Run
+
+    with pytest.raises(EngineError) as caught:
+        read_report(Run(project.folder / "runs" / "run"))
+    assert "--resume --name run" in caught.value.hint
