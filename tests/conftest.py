@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from raudo.records import Letterbox, Spec
+from raudo.records import Artifact, Letterbox, Manifest, Spec
+from raudo.workspace import sha256, write_manifest
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -166,3 +167,20 @@ def installed(program: str, folder: Path) -> Path:
     if found is None:
         pytest.skip(f"NO {program.upper()}: the service is tested less (tests/install_tools.sh)")
     return Path(found)
+
+
+@pytest.fixture(scope="session")
+def tiny_artifact(tiny_onnx: Path, tiny_spec: Spec) -> Artifact:
+    """`tiny_onnx` as an engine with its manifest."""
+    manifest = Manifest(
+        name="onnxruntime-fp32",
+        backend="onnxruntime",
+        precision="fp32",
+        spec=tiny_spec,
+        source="tiny.pt",
+        source_sha256="0" * 64,
+        files_sha256={tiny_onnx.name: sha256(tiny_onnx)},
+    )
+    artifact = Artifact(tiny_onnx, manifest)
+    write_manifest(artifact)
+    return artifact

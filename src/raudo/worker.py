@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 FRAME = struct.Struct("<Q")
 GRACE_SECONDS = 5.0
-PROGRAM = "from raudo.worker import serve; serve()"
+PROGRAM = "from raudo.worker import Station, serve; serve(Station())"
 
 
 @dataclass(frozen=True)
@@ -69,13 +69,24 @@ class Probe:
     detections: Detections
 
 
-def _send(stream: BinaryIO | IO[bytes], message: object) -> None:
+def frame(message: object) -> bytes:
+    """Return a message as it is sent: its length, then its pickle."""
     body = pickle.dumps(message, protocol=pickle.HIGHEST_PROTOCOL)
-    stream.write(FRAME.pack(len(body)) + body)
+    return FRAME.pack(len(body)) + body
+
+
+def send(stream: BinaryIO | IO[bytes], message: object) -> None:
+    """Send a message."""
+    stream.write(frame(message))
     stream.flush()
 
 
-def _receive(stream: BinaryIO | IO[bytes]) -> Any:
+def receive(stream: BinaryIO | IO[bytes]) -> Any:
+    """Wait for a message.
+
+    Raises:
+        EOFError: The other side is gone.
+    """
     head = stream.read(FRAME.size)
     if len(head) < FRAME.size:
         raise EOFError
@@ -84,6 +95,15 @@ def _receive(stream: BinaryIO | IO[bytes]) -> Any:
     if len(body) < size:
         raise EOFError
     return pickle.loads(body)  # noqa: S301 (both ends are ours)
+
+
+def describe_death(code: int) -> str:
+    """Say in words how a process ended."""
+    if code == -getattr(signal, "SIGKILL", 9):
+        return "was killed (out of memory?)"
+    if code < 0:
+        return f"crashed with {signal.Signals(-code).name}"
+    return f"ended with exit code {code}"
 
 
 class Worker:
@@ -121,7 +141,7 @@ class Worker:
         assert self._process.stdout is not None  # noqa: S101 (it is a pipe)
         try:
             while True:
-                self._replies.put(_receive(self._process.stdout))
+                self._replies.put(receive(self._process.stdout))
         except (EOFError, OSError, ValueError, pickle.UnpicklingError):
             self._replies.put(None)
 
@@ -143,7 +163,7 @@ class Worker:
         """
         assert self._process.stdin is not None  # noqa: S101 (it is a pipe)
         try:
-            _send(self._process.stdin, (action, arguments))
+            send(self._process.stdin, (action, arguments))
             reply = self._replies.get(timeout=self._timeout)
         except queue.Empty:
             self._process.kill()
@@ -164,12 +184,7 @@ class Worker:
         raise value
 
     def _death(self) -> str:
-        code = self._process.wait()
-        if code == -getattr(signal, "SIGKILL", 9):
-            return "was killed (out of memory?)"
-        if code < 0:
-            return f"crashed with {signal.Signals(-code).name}"
-        return f"ended with exit code {code}"
+        return describe_death(self._process.wait())
 
     def __exit__(
         self,
@@ -350,17 +365,16 @@ class Station:
         return int(getattr(memory, "peak_wset", memory.rss))
 
 
-def serve() -> None:
-    """Answer requests from standard input until it closes."""
+def serve(station: object) -> None:
+    """Answer requests from standard input until it closes, each by a method of the station."""
     # A Ctrl-C in the terminal reaches the whole group: the parent decides what it means.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     # Libraries print to standard output; keep the channel for ourselves.
     channel = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
-    station = Station()
     while True:
         try:
-            action, arguments = _receive(sys.stdin.buffer)
+            action, arguments = receive(sys.stdin.buffer)
         except EOFError:
             return
         method: Callable[..., Any] = getattr(station, action)
@@ -378,4 +392,4 @@ def serve() -> None:
                     f"{type(error).__name__}: {said}", hint="the run's log has the traceback"
                 ),
             )
-        _send(channel, reply)
+        send(channel, reply)

@@ -40,8 +40,8 @@ class Rough(worker.Station):
         os.system("echo by a child")
         return 5
 
-worker.Station = Rough
-worker.serve()
+
+worker.serve(Rough())
 """
 posix = pytest.mark.skipif(sys.platform == "win32", reason="ends processes by POSIX signals")
 
@@ -120,7 +120,7 @@ def test_an_interrupt_does_not_wait_for_a_busy_process(monkeypatch: pytest.Monke
     monkeypatch.setattr(worker, "GRACE_SECONDS", 600.0)
     one = Worker("the engine").__enter__()
     assert one.call("echo", 1) == 1
-    worker._send(one._process.stdin, ("hang", ()))  # type: ignore[arg-type]
+    worker.send(one._process.stdin, ("hang", ()))  # type: ignore[arg-type]
     one.__exit__(KeyboardInterrupt, None, None)
     assert not psutil.pid_exists(one.pid)
 
@@ -151,9 +151,9 @@ def test_the_process_ends_when_its_parent_dies(death: str) -> None:
 )
 def test_every_error_survives_the_way_between_processes(error: RaudoError, tmp_path: Path) -> None:
     with (tmp_path / "frame").open("wb") as out:
-        worker._send(out, error)
+        worker.send(out, error)
     with (tmp_path / "frame").open("rb") as back:
-        read = worker._receive(back)
+        read = worker.receive(back)
     assert type(read) is type(error)
     assert (read.message, read.hint, str(read)) == ("what", "then", "what")
 
@@ -162,10 +162,10 @@ def test_every_error_survives_the_way_between_processes(error: RaudoError, tmp_p
 def test_a_frame_that_is_cut_off_is_the_end(tmp_path: Path, kept: int) -> None:
     file = tmp_path / "frame"
     with file.open("wb") as out:
-        worker._send(out, "x" * 100)
+        worker.send(out, "x" * 100)
     file.write_bytes(file.read_bytes()[:kept])
     with file.open("rb") as back, pytest.raises(EOFError):
-        worker._receive(back)
+        worker.receive(back)
 
 
 def test_an_engine_is_opened_timed_evaluated_and_probed(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import time
 from collections import deque
 from typing import TYPE_CHECKING
 
-from raudo.errors import RaudoError
+from raudo.errors import RaudoError, WorkerError
 from raudo.serve.errors import DeadlineError, EngineFailedError
 
 if TYPE_CHECKING:
@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from raudo.serve.instance import Instance, Part, Result
     from raudo.serve.settings import Limits
 
+PATIENCE = 0.25
+"""Most of the last batch's time that the next one may wait to be filled."""
+
 
 class Waiting:
     """A request that waits for an engine.
@@ -24,7 +27,12 @@ class Waiting:
     Args:
         part: What it wants.
         deadline: When its time is over, by `time.monotonic`.
-        left: Called once when it waits no more: an engine took it, or its time is over.
+        left: Called when it waits no more: an engine took it, or its time is over.
+
+    Attributes:
+        done: Its result.
+        taken: When an engine took it, by `time.monotonic`.
+        alone: Whether it must not share a batch, for an engine died at it.
     """
 
     def __init__(self, part: Part, deadline: float, left: Callable[[], None]) -> None:
@@ -32,6 +40,8 @@ class Waiting:
         self.part = part
         self.done: asyncio.Future[Result] = loop.create_future()
         self.taken = 0.0
+        self.alone = False
+        self._deadline = deadline
         self._left = left
         self._timer = loop.call_later(max(0.0, deadline - time.monotonic()), self._expire)
 
@@ -45,6 +55,12 @@ class Waiting:
         self._timer.cancel()
         self.taken = time.monotonic()
         self._left()
+
+    def again(self) -> None:
+        """Wait once more, and then alone: an engine died at it."""
+        self.alone = True
+        left = max(0.0, self._deadline - time.monotonic())
+        self._timer = asyncio.get_running_loop().call_later(left, self._expire)
 
     def leave(self) -> None:
         """Leave the line unanswered: the client is gone."""
@@ -87,23 +103,36 @@ class Line:
         self._waiting.append(waiting)
         self._arrived.set()
 
+    def put_first(self, waiting: Waiting) -> None:
+        """Put a request back that an engine could not answer."""
+        self._waiting.appendleft(waiting)
+        self._arrived.set()
+
     async def arrival(self) -> None:
         """Return once a request waits."""
         while not self._waiting:
             self._arrived.clear()
             await self._arrived.wait()
 
-    def take(self, images: int) -> list[Waiting]:
-        """Take the first requests that have at most so many images together."""
+    def take(self, images: int, *, first: bool = True) -> list[Waiting]:
+        """Take the next requests that have at most so many images together.
+
+        Args:
+            images: Most images.
+            first: Whether they are a batch's first, and so one of them may be alone.
+        """
         taken: list[Waiting] = []
-        while self._waiting and (first := self._waiting[0]):
-            if first.over:
+        while self._waiting and (head := self._waiting[0]):
+            if head.over:
                 self._waiting.popleft()
-            elif len(first.part.images) <= images:
-                taken.append(self._waiting.popleft())
-                images -= len(first.part.images)
-                first.take()
-            else:
+                continue
+            shared = bool(taken) or not first
+            if len(head.part.images) > images or (head.alone and shared):
+                break
+            taken.append(self._waiting.popleft())
+            images -= len(head.part.images)
+            head.take()
+            if head.alone:
                 break
         return taken
 
@@ -125,6 +154,7 @@ class Batcher:
         self._instance = instance
         self._limits = limits
         self._formed = formed
+        self._seconds = 0.0
         self._task = asyncio.get_running_loop().create_task(self._work())
 
     async def _work(self) -> None:
@@ -132,21 +162,21 @@ class Batcher:
             backlog = len(self._line) > 0
             await self._line.arrival()
             batch = self._line.take(self._limits.max_batch)
-            if backlog and batch:
+            if backlog and batch and not batch[-1].alone:
                 await self._fill(batch)
             if batch:
                 await self._run(batch)
 
     async def _fill(self, batch: list[Waiting]) -> None:
-        """Wait a moment for more: an engine that was busy will be busy again."""
+        """Wait a moment for more, but not long for an engine that is quick anyway."""
         room = self._limits.max_batch - sum(len(w.part.images) for w in batch)
-        until = time.monotonic() + self._limits.max_delay
+        until = time.monotonic() + min(self._limits.max_delay, self._seconds * PATIENCE)
         while room > 0 and (left := until - time.monotonic()) > 0:
             try:
                 await asyncio.wait_for(self._line.arrival(), left)
             except asyncio.TimeoutError:
                 return
-            more = self._line.take(room)
+            more = self._line.take(room, first=False)
             if not more and len(self._line):
                 return
             room -= sum(len(w.part.images) for w in more)
@@ -154,14 +184,27 @@ class Batcher:
 
     async def _run(self, batch: list[Waiting]) -> None:
         self._formed(sum(len(waiting.part.images) for waiting in batch))
+        start = time.monotonic()
         try:
             results = await self._instance.run([waiting.part for waiting in batch])
+        except WorkerError as error:
+            self._again(batch, error)
         except RaudoError as error:
             for waiting in batch:
                 waiting.fail(EngineFailedError(error.message, hint=error.hint))
-            return
-        for waiting, result in zip(batch, results, strict=True):
-            waiting.answer(result)
+        else:
+            self._seconds = time.monotonic() - start
+            for waiting, result in zip(batch, results, strict=True):
+                waiting.answer(result)
+
+    def _again(self, batch: list[Waiting], error: WorkerError) -> None:
+        """Give each one more try, alone: what kills an engine shall take nobody with it."""
+        for waiting in reversed(batch):
+            if waiting.alone:
+                waiting.fail(EngineFailedError(error.message, hint=error.hint))
+            else:
+                waiting.again()
+                self._line.put_first(waiting)
 
     async def close(self) -> None:
         """Stop taking requests, and free the engine."""

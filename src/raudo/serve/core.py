@@ -95,7 +95,10 @@ class Service:
             self.observer.model_refused(artifact.manifest.name, error.message)
             raise
         self._loaded += 1
-        version = ModelVersion(str(self._loaded), variant, artifact, run)
+        facts = instances[0].facts
+        version = ModelVersion(
+            str(self._loaded), variant, artifact, run, facts.batch, dict(facts.outputs)
+        )
         before = self._deployments.get(variant)
         self._deployments[variant] = Deployment(version, instances, self.limits, self.observer)
         self.observer.model_loaded(version)
@@ -227,7 +230,7 @@ class Service:
         limit = self.limits.timeout if request.timeout is None else request.timeout
         version = deployment.version
         with deployment.admit() as place:
-            prepared, fits = await self._preparer.prepare(request, version.spec)
+            prepared, fits = await self._preparer.prepare(request, version)
             decoded = time.monotonic()
             part = Part(prepared, request.raw, request.selection)
             taken, result = await deployment.run(part, start + limit, place)

@@ -55,6 +55,9 @@ class Deployment:
     ) -> None:
         self.version = version
         self._limits = limits
+        limits = limits.model_copy(update={"max_batch": min(limits.max_batch, version.max_batch)})
+        for instance in instances:
+            instance.on_restart(self._restarted)
         self._observer = observer
         self._line = Line()
         self._waiting = self._inside = 0
@@ -66,6 +69,9 @@ class Deployment:
 
     def _batch_formed(self, images: int) -> None:
         self._observer.batch_formed(self.version, images)
+
+    def _restarted(self, reason: str) -> None:
+        self._observer.worker_restarted(self.version, reason)
 
     def count(self, more: int) -> None:
         """Note that so many more requests wait, or fewer."""

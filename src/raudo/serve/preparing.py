@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from raudo.images import Fit
     from raudo.records import Spec
-    from raudo.serve.records import InferRequest
+    from raudo.serve.records import InferRequest, ModelVersion
     from raudo.serve.settings import Limits
 
 Prepared = tuple["NDArray[np.uint8]", "tuple[Fit, ...]"]
@@ -30,18 +30,18 @@ class Preparer:
         self._limits = limits
         self._pool = ThreadPoolExecutor(limits.decoders, thread_name_prefix="raudo-decode")
 
-    async def prepare(self, request: InferRequest, spec: Spec) -> Prepared:
+    async def prepare(self, request: InferRequest, version: ModelVersion) -> Prepared:
         """Return uint8 [n, height, width, 3], and where each image that came encoded lies in it.
 
         Raises:
             BadRequestError: There is no image, they are too many, or not what the engine takes.
             TooLargeError: An image has too many pixels.
         """
-        count = len(request.images)
-        if not 1 <= count <= self._limits.max_batch:
+        count, spec = len(request.images), version.spec
+        if not 1 <= count <= version.max_batch:
             raise BadRequestError(
                 f"{count} images in a request",
-                hint=f"send 1 to {self._limits.max_batch} at once",
+                hint=f"send 1 to {version.max_batch} at once",
             )
         if not isinstance(request.images, tuple):
             expected = (spec.height, spec.width, 3)

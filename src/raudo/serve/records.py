@@ -115,16 +115,18 @@ class ModelVersion:
         variant: What it runs as.
         artifact: The engine file and its manifest.
         run: Name of the run folder that chose it; None for an engine file.
+        max_batch: Most images that it takes at once.
+        outputs: Data type and shape of each of its outputs for one image.
         ready: Whether it takes requests.
-        outputs: Shape of each of the engine's outputs for one image, without the batch.
     """
 
     version: str
     variant: str
     artifact: Artifact
     run: str | None = None
+    max_batch: int = 1
+    outputs: dict[str, tuple[str, tuple[int, ...]]] = field(default_factory=dict)
     ready: bool = True
-    outputs: dict[str, tuple[int, ...]] = field(default_factory=dict)
 
     @property
     def spec(self) -> Spec:

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from null_engines import null_engine
+from raudo.backends.base import Resources
 from raudo.detector import DEFAULT_SELECTION, open_artifact
 from raudo.errors import EngineError
 from raudo.serve.core import Service
@@ -23,14 +24,14 @@ from raudo.serve.errors import (
     ServeError,
     TooLargeError,
 )
-from raudo.serve.instance import InlineInstance, Part, Result, run_parts
+from raudo.serve.instance import InlineInstance, Part, Result, copied, open_engine, run_parts
 from raudo.serve.observer import Finished, NullObserver
 from raudo.serve.records import DetectRequest, InferRequest, ModelVersion, Reply
 from raudo.serve.settings import Limits
 from raudo.workspace import read_artifact
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Sequence
+    from collections.abc import Callable, Coroutine, Sequence
     from pathlib import Path
     from typing import Any
 
@@ -46,16 +47,20 @@ class GatedInstance:
     """An engine that waits to be let on, and remembers its batches."""
 
     def __init__(self, artifact: Artifact) -> None:
-        self.detector = open_artifact(artifact)
+        self.detector, self.facts = open_engine(artifact, Resources(batch=8))
         self.gate = asyncio.Event()
         self.gate.set()
         self.batches: list[int] = []
         self.closed = False
 
+    def on_restart(self, tell: Callable[[str], None]) -> None:
+        self.tell = tell
+
     async def run(self, parts: Sequence[Part]) -> list[Result]:
         self.batches.append(sum(len(part.images) for part in parts))
         await self.gate.wait()
-        return run_parts(self.detector, np.concatenate([p.images for p in parts]), parts)
+        images = np.concatenate([part.images for part in parts])
+        return run_parts(self.detector, images, [part.want for part in parts], copied)
 
     async def close(self) -> None:
         self.closed = True
@@ -332,7 +337,7 @@ def test_a_shadow_gets_the_same_request_and_nobody_waits_for_it(engine: Path) ->
 
 def test_an_inline_engine_runs_in_a_thread_of_its_own(engine: Path) -> None:
     async def story() -> None:
-        instance = InlineInstance(open_artifact(read_artifact(engine)))
+        instance = InlineInstance(*open_engine(read_artifact(engine), Resources(batch=2)))
         parts = [Part(BATCH, raw=True, selection=None), Part(BATCH, False, DEFAULT_SELECTION)]
         raw, found = await instance.run(parts)
         assert raw.outputs is not None

@@ -1,0 +1,143 @@
+"""Engines in processes of their own: the same results, and they may be killed."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from typing import TYPE_CHECKING
+
+import numpy as np
+import psutil
+import pytest
+
+from null_engines import null_engine
+from raudo.backends.base import Resources
+from raudo.detector import DEFAULT_SELECTION, open_artifact
+from raudo.errors import EngineError
+from raudo.serve.core import Service
+from raudo.serve.instance import Part
+from raudo.serve.observer import NullObserver
+from raudo.serve.process import ProcessInstance, ProcessOpener
+from raudo.serve.records import InferRequest, ModelVersion
+from raudo.serve.settings import Limits
+from raudo.workspace import read_artifact
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine
+    from pathlib import Path
+
+    from raudo.records import Artifact
+    from raudo.serve.records import Reply
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="POSIX: hands over descriptors")
+SIDE = 64
+BATCH = np.zeros((2, SIDE, SIDE, 3), np.uint8)
+
+
+def run(work: Coroutine[None, None, None]) -> None:
+    asyncio.run(asyncio.wait_for(work, 60))
+
+
+@pytest.fixture
+def artifact(tmp_path: Path) -> Artifact:
+    return read_artifact(null_engine(tmp_path / "e.npz", side=SIDE))
+
+
+class Restarts(NullObserver):
+    """Remembers why engines were started again."""
+
+    def __init__(self) -> None:
+        self.reasons: list[str] = []
+
+    def worker_restarted(self, version: ModelVersion, reason: str) -> None:
+        self.reasons.append(reason)
+
+
+def test_results_are_those_of_the_engine_itself(artifact: Artifact) -> None:
+    detector = open_artifact(artifact)
+    expected = detector.engine.run(BATCH)
+
+    async def story() -> None:
+        (instance,) = await ProcessOpener(1, 1, 4)(artifact)
+        assert instance.facts.batch == 4
+        assert instance.facts.outputs["scores"] == ("float32", (100, 2))
+        parts = [Part(BATCH[:1], False, DEFAULT_SELECTION), Part(BATCH, True, None)]
+        found, raw = await instance.run(parts)
+        assert found.outputs is None
+        np.testing.assert_array_equal(found.detections[0].boxes, detector.detect(BATCH[0]).boxes)
+        assert raw.outputs is not None
+        assert raw.batch == 3
+        np.testing.assert_array_equal(raw.outputs.boxes, expected.boxes)
+        np.testing.assert_array_equal(raw.outputs.scores, expected.scores)
+        pid = instance.pid
+        await instance.close()
+        assert not psutil.pid_exists(pid)
+
+    run(story())
+
+
+def test_images_reach_the_engine_as_they_are(tiny_artifact: Artifact) -> None:
+    random = np.random.default_rng(0)
+    images = random.integers(0, 256, (3, SIDE, SIDE, 3), np.uint8)
+    expected = open_artifact(tiny_artifact).engine.run(images)
+
+    async def story() -> None:
+        instance = ProcessInstance(tiny_artifact, Resources(batch=4))
+        await instance.start()
+        for _ in range(2):
+            parts = [Part(images[:1], True, None), Part(images[1:], True, None)]
+            first, second = [r.outputs for r in await instance.run(parts)]
+            assert first is not None
+            assert second is not None
+            scores = np.concatenate([first.scores, second.scores])
+            np.testing.assert_allclose(scores, expected.scores, rtol=0, atol=1e-6)
+        await instance.close()
+
+    run(story())
+
+
+def test_killing_engines_fails_no_request(artifact: Artifact) -> None:
+    async def story() -> None:
+        observer, opener = Restarts(), ProcessOpener(1, 1, 4)
+        instances: list[ProcessInstance] = []
+
+        async def opened(artifact: Artifact) -> list[ProcessInstance]:
+            instances.extend(await opener(artifact))
+            return instances
+
+        limits = Limits(queue=1000, timeout=30)
+        service = Service("detector", opened, limits, observer=observer)
+        await service.swap(artifact)
+        (instance,) = instances
+
+        async def client(number: int) -> list[Reply]:
+            request = InferRequest(BATCH[:1], str(number))
+            return [await service.infer(request) for _ in range(40)]
+
+        clients = [asyncio.ensure_future(client(number)) for number in range(8)]
+        for _ in range(2):
+            await asyncio.sleep(0.02)
+            before = instance.pid
+            os.kill(before, signal.SIGKILL)
+            while instance.pid == before:
+                await asyncio.sleep(0.01)
+            await service.infer(InferRequest(BATCH[:1], "after"))
+        replies = await asyncio.gather(*clients)
+        assert sum(map(len, replies)) == 320
+        assert [reason.split(" (")[0] for reason in observer.reasons] == ["was killed"] * 2
+        await service.drain()
+
+    run(story())
+
+
+def test_an_engine_that_cannot_open_leaves_no_process(artifact: Artifact) -> None:
+    async def story() -> None:
+        artifact.path.write_bytes(b"no engine")
+        before = set(psutil.Process().children())
+        with pytest.raises(EngineError, match="canned outputs"):
+            await ProcessOpener(1, 1, 1)(artifact)
+        assert set(psutil.Process().children()) == before
+
+    run(story())
