@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from raudo import discover, images
+from raudo.backends.base import Made
 from raudo.errors import EngineError, UsageError
 from raudo.machine import versions
 from raudo.passes.base import QuantizationSettings
@@ -91,7 +92,9 @@ def build(
     engine: Path,
     calibration: CalibrationSet | None,
 ) -> Artifact:
-    """Make the engine file of one candidate, and its manifest without the audit.
+    """Make the engine file of one candidate, and its manifest.
+
+    The audit is left to who opens it, unless it is made for a machine that is not this one.
 
     Args:
         plan: The candidate.
@@ -112,21 +115,18 @@ def build(
             draft = Path(folder) / engine.name
             if backend.made_from == "model":
                 shutil.copyfile(file.path, draft)
+                made = Made()
             else:
-                graph = backend.read_graph(onnx)
-                if quantizer:
-                    quantizer.require()
-                    settings = QuantizationSettings(keep=plan.keep)
-                    graph = quantizer.apply(graph, _prepared(calibration, info.spec), settings)
-                backend.write_graph(graph, draft)
-            for made in reversed(engine_files(draft, backend.companions)):
-                made.replace(engine.with_name(made.name))
+                made = _make(plan, info.spec, onnx, draft, calibration)
+            for part in reversed(engine_files(draft, backend.companions)):
+                part.replace(engine.with_name(part.name))
     except OSError as error:
         raise UsageError(
             f"cannot write {engine}: {error.strerror or error}",
             hint="choose another folder with --output, or make room there",
         ) from error
     files = engine_files(engine, backend.companions)
+    calibrates = quantizer is not None and quantizer.needs_calibration
     artifact = Artifact(
         engine,
         Manifest(
@@ -138,13 +138,29 @@ def build(
             source=file.path.name,
             source_sha256=info.sha256,
             files_sha256={f.name: sha256(f) for f in files},
-            calibration=calibration.record if calibration and quantizer else None,
+            calibration=calibration.record if calibration and calibrates else None,
             kept_layers=plan.keep,
+            audit=made.audit,
+            machine=dict(made.machine),
             versions=versions("raudo", *backend.modules, *(quantizer.modules if quantizer else ())),
         ),
     )
     write_manifest(artifact)
     return artifact
+
+
+def _make(
+    plan: Plan, spec: Spec, onnx: Path, engine: Path, calibration: CalibrationSet | None
+) -> Made:
+    """Apply the pass of a plan to a graph, and make the engine file of the result."""
+    backend, quantizer = discover.backend(plan.backend), pass_for(plan.precision)
+    graph = backend.read_graph(onnx)
+    if quantizer:
+        quantizer.require()
+        images = _prepared(calibration if quantizer.needs_calibration else None, spec)
+        settings = QuantizationSettings(keep=plan.keep, grid=backend.grid)
+        graph = quantizer.apply(graph, images, settings)
+    return backend.make(graph, engine, plan.variant, plan.gpus)
 
 
 def _prepared(calibration: CalibrationSet | None, spec: Spec) -> Sequence[NDArray[np.uint8]]:

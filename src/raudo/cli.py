@@ -183,6 +183,10 @@ def export(
     cpp_bundle: Annotated[
         Path | None, typer.Option(help="Folder for the engines and a C++ example that runs them.")
     ] = None,
+    gpu: Annotated[
+        str | None,
+        typer.Option(help="Kinds of GPU to make engines for, with commas: sm86,sm89,sm120."),
+    ] = None,
     size: Size = None,
     timeout: Timeout = 600.0,
     trust_checkpoint: Trust = False,
@@ -203,6 +207,7 @@ def export(
         calibration=calibration,
         calibration_split=calibration_split,
         timeout=timeout,
+        gpus=words(gpu) or (),
     )
     with console.ProgressListener() as listener:
         results = run_export(request, listener)

@@ -49,6 +49,7 @@ class ExportRequest:
         calibration_split: Split of that data set.
         calibration_images: Most images to calibrate on.
         timeout: Seconds after which a process that does not answer has hung.
+        gpus: Kinds of GPU to make engines for, `sm86` for instance; () is this machine.
     """
 
     file: ModelFile
@@ -59,6 +60,7 @@ class ExportRequest:
     calibration_split: str = "train"
     calibration_images: int = 300
     timeout: float = 600.0
+    gpus: tuple[str, ...] = ()
 
     def plans(self) -> tuple[Plan, ...]:
         """Return the candidates asked for, without those that a format does not have.
@@ -67,7 +69,7 @@ class ExportRequest:
             UsageError: A format is unknown, or none has any of the precisions.
         """
         found = tuple(
-            Plan(backend.name, variant)
+            Plan(backend.name, variant, gpus=self.gpus)
             for backend, precision in self._pairs()
             if (variant := _variant(backend, precision))
         )
@@ -194,8 +196,11 @@ def _export_one(
         with Worker(plan.name, timeout=request.timeout) as worker:
             arguments = (plan, request.file, info, onnx, path, calibration)
             artifact: Artifact = worker.call("build", *arguments)
-            opened = worker.call("open", path, available_threads(), 1, 1, request.file.trust)
-        record_audit(artifact, opened.audit)
+            audit = artifact.manifest.audit
+            if audit is None:
+                opened = worker.call("open", path, available_threads(), 1, 1, request.file.trust)
+                audit = opened.audit
+        record_audit(artifact, audit)
     except RaudoError as error:
         for file in engine_files(path, discover.backend(plan.backend).companions):
             file.unlink(missing_ok=True)

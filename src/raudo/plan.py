@@ -27,12 +27,14 @@ class Plan:
         variant: How it is run.
         size: Input (height, width) in pixels; None is the model's own.
         keep: Layers to keep from quantization.
+        gpus: Kinds of GPU to make it for, `sm86` for instance; () is this machine.
     """
 
     backend: str
     variant: Variant
     size: tuple[int, int] | None = None
     keep: tuple[str, ...] = ()
+    gpus: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -129,4 +131,6 @@ def obstacle(plan: Plan, machine: Machine, *, has_module: bool, calibrated: bool
         return "the model file holds no PyTorch module"
     if quantizer and quantizer.needs_calibration and not calibrated:
         return "no calibration images (give some with --calibration)"
+    if plan.gpus:
+        return backend.unable_to_aim(plan.gpus)
     return backend.unsupported(plan.variant, machine)

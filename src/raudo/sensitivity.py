@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import tempfile
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -97,10 +97,10 @@ class Laboratory:
     ) -> Iterator[Engine]:
         graph = self.backend.read_graph(self.onnx)
         if settings is not None:
-            graph = self.quantizer.apply(graph, images, settings)
+            graph = self.quantizer.apply(graph, images, replace(settings, grid=self.backend.grid))
         with tempfile.TemporaryDirectory(prefix="raudo-") as folder:
             path = Path(folder) / f"trial{self.backend.suffix}"
-            self.backend.write_graph(graph, path)
+            self.backend.make(graph, path, self.variant)
             manifest = Manifest(
                 name="trial",
                 backend=self.backend.name,

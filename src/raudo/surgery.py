@@ -113,6 +113,55 @@ def _free_reshapes(model: onnx.ModelProto) -> None:
             target.CopyFrom(numpy_helper.from_array(sides, target.name))
 
 
+def cast_first(model: onnx.ModelProto) -> None:
+    """Let the images become floats before anything else, for runtimes that only cast bytes.
+
+    The type is that of the first cast there is, so that whole numbers up to 255 stay exact.
+
+    Args:
+        model: A graph that obeys the engine contract; it is changed.
+    """
+    from onnx import helper
+
+    graph = model.graph
+    images, pixels = graph.input[0].name, f"{_ADDED}pixels"
+    casts = [a.i for node in graph.node if node.op_type == "Cast" for a in node.attribute]
+    to = next((kind for kind in casts if kind in (FLOAT, FLOAT16)), FLOAT)
+    for node in graph.node:
+        for place, name in enumerate(node.input):
+            if name == images:
+                node.input[place] = pixels
+    graph.node.insert(0, helper.make_node("Cast", [images], [pixels], name=pixels, to=to))
+    graph.ClearField("value_info")
+
+
+def sign_quantizers(model: onnx.ModelProto) -> None:
+    """Turn quantizers to 0 .. 255 around zero into such to -127 .. 127 of the same range.
+
+    Args:
+        model: A graph with Q/DQ nodes, which is changed; those with an offset are left alone.
+    """
+    import numpy as np
+    from onnx import numpy_helper
+
+    constants = {tensor.name: tensor for tensor in model.graph.initializer}
+    scales, zeros = set[str](), set[str]()
+    for node in model.graph.node:
+        if node.op_type in ("QuantizeLinear", "DequantizeLinear") and len(node.input) == 3:
+            _, scale, zero = node.input
+            tensor = constants[zero]
+            if tensor.data_type == UINT8 and not numpy_helper.to_array(tensor).any():
+                scales.add(scale)
+                zeros.add(zero)
+    for name in scales:
+        old = numpy_helper.to_array(constants[name])
+        new = (old * (255 / 127)).astype(old.dtype)
+        constants[name].CopyFrom(numpy_helper.from_array(new, name))
+    for name in zeros:
+        new = numpy_helper.to_array(constants[name]).astype(np.int8)
+        constants[name].CopyFrom(numpy_helper.from_array(new, name))
+
+
 class Graph:
     """A graph with one input and one output, to which nodes are added before and after.
 

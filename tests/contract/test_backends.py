@@ -14,6 +14,7 @@ from raudo import discover
 from raudo.backends.base import Backend, Engine, Outputs, Resources, Variant
 from raudo.errors import EngineError, RaudoError
 from raudo.machine import describe
+from raudo.passes.base import QuantizationSettings
 from raudo.records import TARGETS, Artifact, Manifest
 from raudo.workspace import engine_files, sha256
 
@@ -169,8 +170,8 @@ def make(backend: Backend, variant: Variant, tiny_onnx: Path, spec: Spec, folder
                 pytest.skip(f"NO {', '.join(step.missing())}")
             random = np.random.default_rng(1)
             calibration = [random.integers(0, 256, (1, 64, 64, 3), np.uint8) for _ in range(8)]
-            graph = step.apply(graph, calibration)
-        backend.write_graph(graph, engine)
+            graph = step.apply(graph, calibration, QuantizationSettings(grid=backend.grid))
+        backend.make(graph, engine, variant)
     manifest = Manifest(
         name=f"{backend.name}-{variant.name}",
         backend=backend.name,

@@ -20,6 +20,7 @@ from raudo.build import (
 )
 from raudo.errors import EngineError, RaudoError, UsageError
 from raudo.inputs import calibration_set
+from raudo.machine import describe
 from raudo.plan import Plan
 from raudo.records import Artifact, PrecisionAudit
 from raudo.worker import Worker
@@ -77,6 +78,8 @@ def test_an_engine_has_a_manifest_that_describes_it(
     backend = discover.backend(plan.backend)
     if backend.missing():
         pytest.skip(f"NO {plan.backend.upper()}: not installed")
+    if reason := backend.unsupported(plan.variant, describe()):
+        pytest.skip(f"NOT HERE: {reason}")
     engine = plan.engine_file(tmp_path)
     calibration = calibration_set(tuple(IMAGES), "calib")
     made = build(plan, tiny, info, tiny.path, engine, calibration)
@@ -158,6 +161,8 @@ def test_an_engine_that_lies_about_its_precision_is_caught(
     honest = next((p for p in FP32 if p.backend == plan.backend), None)
     if honest is None or discover.backend(plan.backend).missing():
         pytest.skip(f"NO FP32 OF {plan.backend.upper()}")
+    if reason := discover.backend(plan.backend).unsupported(honest.variant, describe()):
+        pytest.skip(f"NOT HERE: {reason}")
     engine = plan.engine_file(tmp_path)
     made = build(honest, tiny, info, tiny.path, engine, None)
     claims = {"precision": "int8", "name": plan.name, "options": dict(plan.variant.options)}

@@ -66,7 +66,8 @@ def laboratory(spec: Spec, folder: Path, quantizer: Any) -> Laboratory:
         name="any",
         suffix=".any",
         read_graph=lambda path: (),
-        write_graph=lambda graph, path: made.append(graph),
+        grid="offset",
+        make=lambda graph, path, variant: made.append(graph),
         open=lambda artifact, resources: Trial(made[-1]),
     )
     return Laboratory(backend, Variant("int8", "int8"), quantizer, folder / "m.onnx", spec)

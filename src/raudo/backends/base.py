@@ -72,6 +72,19 @@ class Resources:
 
 
 @dataclass(frozen=True)
+class Made:
+    """What making an engine file told.
+
+    Attributes:
+        machine: What the engine needs to find again; see `Manifest.machine`.
+        audit: What it will execute, where this machine cannot load it to look.
+    """
+
+    machine: Mapping[str, str] = field(default_factory=dict)
+    audit: PrecisionAudit | None = None
+
+
+@dataclass(frozen=True)
 class Outputs:
     """Raw outputs of an engine.
 
@@ -190,6 +203,8 @@ class Backend(ABC):
     variants: ClassVar[tuple[Variant, ...]]
     targets: ClassVar[tuple[Target, ...]]
     """The targets that its engines are candidates for."""
+    grid: ClassVar[Literal["offset", "symmetric"]] = "offset"
+    """Where the INT8 steps of activations lie; see `QuantizationSettings.grid`."""
     baseline_rank: ClassVar[int | None] = None
     """The lowest rank that can open the model is the baseline; None never is."""
 
@@ -217,6 +232,27 @@ class Backend(ABC):
     def write_graph(self, graph: Any, path: Path) -> None:
         """Write a graph object as this backend's engine file."""
         raise NotImplementedError
+
+    def make(self, graph: Any, path: Path, variant: Variant, gpus: tuple[str, ...] = ()) -> Made:
+        """Make the engine file of a variant; for most runtimes that is writing the graph.
+
+        Args:
+            graph: What `read_graph` returned, and passes changed.
+            path: Where the engine file will lie.
+            variant: What it will be opened as.
+            gpus: Kinds of GPU to make it for (`sm86`, ...); () is this machine.
+
+        Raises:
+            RaudoError: It cannot be made.
+        """
+        del variant, gpus
+        self.write_graph(graph, path)
+        return Made()
+
+    def unable_to_aim(self, gpus: tuple[str, ...]) -> str | None:
+        """Tell why engines cannot be made here for other kinds of GPU; None if they can."""
+        del gpus
+        return f"{self.title} engines are not made for one kind of GPU"
 
     @abstractmethod
     def open(self, artifact: Artifact, resources: Resources) -> Engine:

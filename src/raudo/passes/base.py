@@ -30,6 +30,9 @@ class SelfQuantizing(Protocol):
         """
 
 
+Grid = Literal["offset", "symmetric"]
+
+
 @dataclass(frozen=True)
 class QuantizationSettings:
     """How to quantize.
@@ -40,12 +43,15 @@ class QuantizationSettings:
             `quantile`, the mean of their quantiles at 0.01 % and 99.99 %, which cuts outliers off.
         images: Most calibration images to use; None uses all.
         correct_bias: Whether to move biases by the error that rounding causes on average.
+        grid: Where the steps of activations lie: `offset` fits them to the range, `symmetric` has
+            a step at zero and as many below as above, all that some runtimes have kernels for.
     """
 
     keep: tuple[str, ...] = ()
     ranges: Literal["mean", "quantile"] = "mean"
     images: int | None = None
     correct_bias: bool = True
+    grid: Grid = "offset"
 
 
 PLAIN = QuantizationSettings()

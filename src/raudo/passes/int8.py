@@ -11,9 +11,10 @@ import logging
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from raudo.passes.base import PLAIN, Pass, QuantizationSettings, SelfQuantizing
+from raudo.surgery import sign_quantizers
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     import numpy as np
     from numpy.typing import NDArray
@@ -23,10 +24,12 @@ if TYPE_CHECKING:
 CONVOLUTIONS = frozenset({"Conv", "Convolution", "GroupConvolution", "conv2d"})
 PRODUCTS = frozenset({"MatMul", "Gemm", "linear", "matmul"})
 SHAPE_QUERIES = frozenset({"ShapeOf", "Shape"})
+PRESETS = {"offset": "mixed", "symmetric": "performance"}
+"""Where the steps of activations lie -> NNCF's word for it."""
 
 
 class Int8(Pass):
-    """NNCF's post-training quantization: symmetric weights, asymmetric activations."""
+    """NNCF's post-training quantization: symmetric weights, and activations as `grid` says."""
 
     name = "int8"
     title = "INT8 post-training quantization"
@@ -49,14 +52,18 @@ class Int8(Pass):
 
         nncf.set_log_level(logging.ERROR)  # it tells of every node that it leaves alone
         kept = {*_prediction_nodes(graph), *settings.keep}
-        return nncf.quantize(
+        quantized = nncf.quantize(
             graph,
-            nncf.Dataset(images),
-            preset=nncf.QuantizationPreset.MIXED,
+            nncf.Dataset(images, _feed(graph)),
+            preset=nncf.QuantizationPreset(PRESETS[settings.grid]),
             subset_size=len(images),
-            ignored_scope=nncf.IgnoredScope(names=sorted(kept)),
+            # Casts that change nothing are gone before the names are looked up.
+            ignored_scope=nncf.IgnoredScope(names=sorted(kept), validate=False),
             advanced_parameters=_advanced(settings),
         )
+        if settings.grid == "symmetric" and _is_onnx(quantized):
+            sign_quantizers(quantized)
+        return quantized
 
     def layers(self, graph: Any) -> tuple[str, ...]:
         """Return the convolutions and products that `apply` would quantize; see `Pass.layers`."""
@@ -72,6 +79,18 @@ class Int8(Pass):
             for node in nodes
             if node.node_type in heavy and node.node_name not in kept
         )
+
+
+def _is_onnx(graph: Any) -> bool:
+    return type(graph).__name__ == "ModelProto"
+
+
+def _feed(graph: Any) -> Callable[[Any], Any] | None:
+    """Return how calibration images are handed to a graph; None as they are."""
+    if not _is_onnx(graph):
+        return None
+    name = graph.graph.input[0].name
+    return lambda images: {name: images}
 
 
 def _advanced(settings: QuantizationSettings) -> Any:

@@ -1,0 +1,210 @@
+"""Streams, memory and graphs of an NVIDIA GPU, through NVIDIA's bindings of the CUDA runtime.
+
+The package is `cuda-bindings` (or `cuda-python`, which brings it); no PyTorch is needed. Names and
+status codes are those of the CUDA runtime API.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import importlib
+import importlib.util
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+from raudo.errors import EngineError, MissingDependencyError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from numpy.typing import NDArray
+
+MODULES = ("cuda.bindings.runtime", "cuda.cudart")
+"""Where the bindings lie: today's place, and that of older versions."""
+NON_BLOCKING = 1
+MEMORY_ERROR = 2
+HINTS = {
+    MEMORY_ERROR: "fewer streams or a smaller batch need less; is another program using the GPU?",
+    35: "install a newer NVIDIA driver",
+    100: "is there an NVIDIA GPU, and may this process use it?",
+}
+"""What to do about a status code (cudaError_t)."""
+
+
+def available() -> bool:
+    """Tell whether the bindings are installed."""
+    return any(map(_is_installed, MODULES))
+
+
+def _is_installed(module: str) -> bool:
+    try:
+        return importlib.util.find_spec(module) is not None
+    except ModuleNotFoundError:
+        return False
+
+
+@cache
+def runtime() -> Any:
+    """Return the module of the bindings.
+
+    Raises:
+        MissingDependencyError: They are not installed.
+    """
+    found = next(filter(_is_installed, MODULES), None)
+    if found is None:
+        raise MissingDependencyError(
+            "running an engine on an NVIDIA GPU needs cuda-bindings, which is not installed",
+            hint="pip install cuda-bindings",
+        )
+    return importlib.import_module(found)
+
+
+def check(answer: tuple[Any, ...], doing: str) -> Any:
+    """Return what a CUDA call gave besides its status.
+
+    Args:
+        answer: The status, and at most one value.
+        doing: What the call was for, for the error.
+
+    Raises:
+        EngineError: The status is not success.
+    """
+    status, *values = answer
+    if int(status):
+        name = str(getattr(status, "name", status))
+        hint = HINTS.get(int(status), "'raudo doctor' tells what is there")
+        raise EngineError(f"CUDA failed while {doing}: {name}", hint=hint)
+    return values[0] if values else None
+
+
+def describe() -> dict[str, str]:
+    """Return name, compute capability and driver (as its newest CUDA version) of the first GPU.
+
+    Raises:
+        EngineError: There is no driver, it is too old, or it shows no GPU.
+    """
+    cuda = runtime()
+    doing = "looking for a GPU"
+    if not check(cuda.cudaGetDeviceCount(), doing):
+        raise EngineError("the NVIDIA driver shows no GPU", hint=HINTS[100])
+    kinds = cuda.cudaDeviceAttr
+    capability = [
+        str(check(cuda.cudaDeviceGetAttribute(kind, 0), doing))
+        for kind in (
+            kinds.cudaDevAttrComputeCapabilityMajor,
+            kinds.cudaDevAttrComputeCapabilityMinor,
+        )
+    ]
+    name = check(cuda.cudaGetDeviceProperties(0), doing).name
+    driver = check(cuda.cudaDriverGetVersion(), doing)
+    return {
+        "gpu": name.decode().rstrip("\0") if isinstance(name, bytes) else str(name),
+        "compute_capability": ".".join(capability),
+        "driver": f"CUDA {driver // 1000}.{driver % 1000 // 10}",
+    }
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """Memory on the GPU, and as much pinned memory that is copied to or from it.
+
+    Attributes:
+        device: Address on the GPU.
+        array: View of the pinned memory.
+    """
+
+    device: int
+    array: NDArray[Any]
+
+
+class Stream:
+    """A CUDA stream with the memory that is used on it and one recorded graph.
+
+    Raises:
+        EngineError: CUDA fails, for instance for want of memory; what was taken is freed.
+    """
+
+    def __init__(self) -> None:
+        self._cuda = runtime()
+        self._stack = ExitStack()
+        self._graph: Any = None
+        handle = check(self._cuda.cudaStreamCreateWithFlags(NON_BLOCKING), "making a stream")
+        self._stack.callback(self._cuda.cudaStreamDestroy, handle)
+        self._handle = handle
+
+    @property
+    def address(self) -> int:
+        """The stream as a number, as other libraries take it."""
+        return int(self._handle)
+
+    def tensor(self, shape: tuple[int, ...], dtype: str) -> Tensor:
+        """Take memory for a tensor, here and on the GPU."""
+        import numpy as np
+
+        count = max(1, int(np.prod(shape))) * np.dtype(dtype).itemsize
+        device = check(self._cuda.cudaMalloc(count), "taking memory on the GPU")
+        self._stack.callback(self._cuda.cudaFree, device)
+        host = check(self._cuda.cudaHostAlloc(count, 0), "taking pinned memory")
+        self._stack.callback(self._cuda.cudaFreeHost, host)
+        plain = (ctypes.c_uint8 * count).from_address(int(host))
+        array = np.ctypeslib.as_array(plain).view(dtype)[: int(np.prod(shape))].reshape(shape)
+        return Tensor(int(device), array)
+
+    def upload(self, tensor: Tensor) -> None:
+        """Queue the copy of a tensor to the GPU."""
+        kind = self._cuda.cudaMemcpyKind.cudaMemcpyHostToDevice
+        self._copy(tensor.device, tensor.array.ctypes.data, tensor.array.nbytes, kind)
+
+    def download(self, tensor: Tensor) -> None:
+        """Queue the copy of a tensor from the GPU."""
+        kind = self._cuda.cudaMemcpyKind.cudaMemcpyDeviceToHost
+        self._copy(tensor.array.ctypes.data, tensor.device, tensor.array.nbytes, kind)
+
+    def _copy(self, to: int, source: int, count: int, kind: Any) -> None:
+        check(self._cuda.cudaMemcpyAsync(to, source, count, kind, self._handle), "copying")
+
+    def record(self, work: Callable[[], None]) -> None:
+        """Record what a function queues on this stream as the graph that `replay` launches."""
+        mode = self._cuda.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal
+        check(self._cuda.cudaStreamBeginCapture(self._handle, mode), "recording a graph")
+        try:
+            work()
+        finally:
+            captured = self._cuda.cudaStreamEndCapture(self._handle)
+        graph = check(captured, "recording a graph")
+        try:
+            made = check(self._cuda.cudaGraphInstantiateWithFlags(graph, 0), "making a graph")
+        finally:
+            self._cuda.cudaGraphDestroy(graph)
+        self._stack.callback(self._cuda.cudaGraphExecDestroy, made)
+        self._graph = made
+
+    def replay(self) -> None:
+        """Launch the recorded graph, and wait for its end."""
+        check(self._cuda.cudaGraphLaunch(self._graph, self._handle), "launching the graph")
+        self.wait()
+
+    def wait(self) -> None:
+        """Wait for all that was queued."""
+        check(self._cuda.cudaStreamSynchronize(self._handle), "running the engine")
+
+    def time(self, work: Callable[[], None], runs: int) -> tuple[float, ...]:
+        """Time on the GPU's own clock what a function queues; returns the seconds of each run."""
+        with ExitStack() as stack:
+            events = []
+            for _ in range(2):
+                events.append(check(self._cuda.cudaEventCreate(), "making an event"))
+                stack.callback(self._cuda.cudaEventDestroy, events[-1])
+            return tuple(self._time_once(work, events) for _ in range(runs))
+
+    def _time_once(self, work: Callable[[], None], events: list[Any]) -> float:
+        for event, queue in zip(events, (work, self.wait), strict=True):
+            check(self._cuda.cudaEventRecord(event, self._handle), "recording an event")
+            queue()
+        return float(check(self._cuda.cudaEventElapsedTime(*events), "reading a clock")) / 1e3
+
+    def close(self) -> None:
+        """Free all of it."""
+        self._stack.close()

@@ -1,0 +1,81 @@
+"""NVIDIA's library for inference, as it is found: what differs between its flavours and versions.
+
+`backends/tensorrt.py` finds the module; `gpu_build.py` and `gpu_lane.py` work with any of them.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import Any
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Toolkit:
+    """One module, and what differs between them.
+
+    Attributes:
+        module: The Python module; its names are those of the C++ API.
+        title: Flavour and version.
+        typed: The graph alone decides on precision (since 9.1); before, flags have to allow it.
+        aims: It builds engines for GPUs that are not here.
+        network: Flags of a new network.
+        share_profile: Several contexts of one engine may use the same profile.
+    """
+
+    module: Any
+    title: str
+    typed: bool
+    aims: bool
+    network: int
+    share_profile: bool
+
+    @classmethod
+    def of(cls, module: Any, flavour: str) -> Toolkit:
+        """Tell what a module is like, by the names that it has."""
+        creation = module.NetworkDefinitionCreationFlag
+        typed = hasattr(creation, "STRONGLY_TYPED")
+        flag = creation.STRONGLY_TYPED if typed else creation.EXPLICIT_BATCH
+        return cls(
+            module=module,
+            title=f"{flavour} {module.__version__}",
+            typed=typed,
+            aims=hasattr(module, "ComputeCapability"),
+            network=1 << int(flag),
+            share_profile=typed,
+        )
+
+    def kinds(self) -> tuple[str, ...]:
+        """Return the kinds of GPU that it can build for, `sm86` for instance."""
+        members = self.module.ComputeCapability.__members__ if self.aims else ()
+        return tuple(name.lower() for name in members if name.startswith("SM"))
+
+    def logger(self) -> Any:
+        """Make a logger that keeps errors, and passes everything on to Python's."""
+        base = self.module.ILogger
+        severity = base.Severity
+        levels = {
+            severity.INTERNAL_ERROR: logging.ERROR,
+            severity.ERROR: logging.ERROR,
+            severity.WARNING: logging.WARNING,
+            severity.INFO: logging.INFO,
+        }
+
+        class Logger(base):  # type: ignore[misc,valid-type]  # known once the module is loaded
+            def __init__(self) -> None:
+                base.__init__(self)
+                self.errors: list[str] = []
+
+            def log(self, level: Any, text: str) -> None:
+                grade = levels.get(level, logging.DEBUG)
+                log.log(logging.DEBUG if grade == logging.INFO else grade, "%s", text)
+                if grade == logging.ERROR:
+                    self.errors.append(text)
+
+            def reason(self) -> str:
+                text = self.errors[-1] if self.errors else "it does not say why"
+                return text.strip().partition("\n")[0]
+
+        return Logger()
