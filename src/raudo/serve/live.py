@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections import deque
+from collections import Counter, deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from pydantic import Field
 
 from raudo.records import Record
+from raudo.serve.ab.records import Experiment
 from raudo.serve.observer import NullObserver
 from raudo.serve.quantiles import Quantiles
 
@@ -31,6 +32,31 @@ class Moment(Record):
     p50_ms: float | None = Field(description="First sight to reply; None where none was answered")
     p95_ms: float | None
     p99_ms: float | None
+
+
+class VersionState(Record):
+    """A version that takes requests."""
+
+    version: str
+    variant: str
+    engine: str
+    precision: str
+    run: str | None
+    size: tuple[int, int] = Field(description="Input (height, width)")
+    requests: int = Field(description="Answered since it was loaded, copies included")
+    queue_depth: int
+    queue_limit: int
+
+
+class Live(Record):
+    """What the page shows."""
+
+    raudo: str
+    model: str
+    ready: bool
+    versions: tuple[VersionState, ...]
+    moments: tuple[Moment, ...]
+    experiment: Experiment | None
 
 
 @dataclass
@@ -63,10 +89,12 @@ class LiveCurves(NullObserver):
     def __init__(self, now: Callable[[], float] = time.time) -> None:
         self._now = now
         self._counted: deque[_Counting] = deque(maxlen=SECONDS)
-        self.queue: dict[str, tuple[int, int]] = {}
+        self._queues: dict[str, tuple[int, int]] = {}
+        self._answered: Counter[str | None] = Counter()
 
     def request_finished(self, finished: Finished) -> None:
         """Count it."""
+        self._answered[finished.version] += finished.code == "ok"
         if finished.shadow or finished.code == "cancelled":
             return
         current = self._current()
@@ -77,8 +105,29 @@ class LiveCurves(NullObserver):
             current.turned_down += 1
 
     def queue_changed(self, version: ModelVersion, depth: int, limit: int) -> None:
-        """Note how long a variant's queue is."""
-        self.queue[version.variant] = (depth, limit)
+        """Note how long a version's queue is."""
+        self._queues[version.version] = (depth, limit)
+
+    def model_unloaded(self, version: ModelVersion) -> None:
+        """Forget it."""
+        self._queues.pop(version.version, None)
+        self._answered.pop(version.version, None)
+
+    def version(self, version: ModelVersion) -> VersionState:
+        """Return what is known of a version."""
+        manifest = version.artifact.manifest
+        depth, limit = self._queues.get(version.version, (0, 0))
+        return VersionState(
+            version=version.version,
+            variant=version.variant,
+            engine=manifest.name,
+            precision=manifest.precision,
+            run=version.run,
+            size=(manifest.spec.height, manifest.spec.width),
+            requests=self._answered[version.version],
+            queue_depth=depth,
+            queue_limit=limit,
+        )
 
     def _current(self) -> _Counting:
         second = int(self._now())

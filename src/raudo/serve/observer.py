@@ -100,3 +100,55 @@ class NullObserver:
 
     def worker_restarted(self, version: ModelVersion, reason: str) -> None:
         """Ignore it."""
+
+
+class Observers:
+    """Several observers as one; each hears everything, in order."""
+
+    def __init__(self, *observers: Observer) -> None:
+        self._observers = observers
+
+    def request_finished(self, finished: Finished) -> None:
+        """Tell all."""
+        for each in self._observers:
+            each.request_finished(finished)
+
+    def batch_formed(self, version: ModelVersion, images: int) -> None:
+        """Tell all."""
+        for each in self._observers:
+            each.batch_formed(version, images)
+
+    def queue_changed(self, version: ModelVersion, depth: int, limit: int) -> None:
+        """Tell all."""
+        for each in self._observers:
+            each.queue_changed(version, depth, limit)
+
+    def rejected(self, reason: str, variant: str | None) -> None:
+        """Tell all."""
+        for each in self._observers:
+            each.rejected(reason, variant)
+
+    def detected(self, version: ModelVersion, detections: tuple[Detections, ...]) -> None:
+        """Tell all."""
+        for each in self._observers:
+            each.detected(version, detections)
+
+    def model_loaded(self, version: ModelVersion) -> None:
+        """Tell all."""
+        for each in self._observers:
+            each.model_loaded(version)
+
+    def model_unloaded(self, version: ModelVersion) -> None:
+        """Tell all."""
+        for each in self._observers:
+            each.model_unloaded(version)
+
+    def model_refused(self, name: str, reason: str) -> None:
+        """Tell all."""
+        for each in self._observers:
+            each.model_refused(name, reason)
+
+    def worker_restarted(self, version: ModelVersion, reason: str) -> None:
+        """Tell all."""
+        for each in self._observers:
+            each.worker_restarted(version, reason)

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from raudo.serve.core import Service
     from raudo.serve.records import Reply
+    from raudo.serve.telemetry import Telemetry
 
 STATUS = {
     "bad_request": 400,
@@ -30,8 +31,8 @@ STATUS = {
 """HTTP status of each `ServeError.code`; what is not here is a 500."""
 
 
-def create_app(service: Service) -> Starlette:
-    """Make the ASGI application of a service."""
+def create_app(service: Service, telemetry: Telemetry | None = None) -> Starlette:
+    """Make the ASGI application of a service, with what watches it, if anything does."""
     from starlette.applications import Starlette
     from starlette.responses import JSONResponse
     from starlette.routing import Route
@@ -46,7 +47,10 @@ def create_app(service: Service) -> Starlette:
         return JSONResponse(content, STATUS.get(error.code, 500))
 
     return Starlette(
-        routes=[Route("/v1/detect", detect, methods=["POST"])],
+        routes=[
+            Route("/v1/detect", detect, methods=["POST"]),
+            *(telemetry.routes(service) if telemetry else []),
+        ],
         exception_handlers={ServeError: refuse},
     )
 
@@ -65,4 +69,8 @@ def describe(reply: Reply) -> dict[str, object]:
         "version": reply.version,
         "variant": reply.variant,
         "request_id": reply.id,
+        "stages_ms": {
+            name: 1000 * getattr(reply.stages, name)
+            for name in ("decode", "queue", "infer", "select", "total")
+        },
     }
