@@ -9,9 +9,9 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
-from raudo.detector import open_artifact
+from raudo.backends.base import Resources
 from raudo.serve.core import Service
-from raudo.serve.instance import InlineInstance
+from raudo.serve.instance import InlineInstance, open_engine
 from raudo.serve.rest import create_app
 from raudo.serve.settings import Limits
 from raudo.serve.telemetry import Telemetry
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 async def open_inline(artifact: Artifact) -> list[InlineInstance]:
-    return [InlineInstance(open_artifact(artifact))]
+    return [InlineInstance(*open_engine(artifact, Resources()))]
 
 
 @contextlib.contextmanager
