@@ -17,7 +17,7 @@ from raudo.plan import pass_for
 from raudo.records import Artifact, Manifest
 from raudo.sensitivity import RANKING_IMAGES, Laboratory, keep_lists, rank
 from raudo.source import open_model
-from raudo.workspace import engine_files, replacing, sha256, write_manifest
+from raudo.workspace import engine_files, read_artifact, replacing, sha256, write_manifest
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -161,6 +161,32 @@ def _make(
         settings = QuantizationSettings(keep=plan.keep, grid=backend.grid)
         graph = quantizer.apply(graph, images, settings)
     return backend.make(graph, engine, plan.variant, plan.gpus)
+
+
+def combine(name: str, parts: Sequence[Path], engine: Path) -> Artifact:
+    """Make one engine of several of one network, each for an input rectangle of its own.
+
+    Args:
+        name: Of the candidate.
+        parts: Their files, in one folder; the first is for the model's own size.
+        engine: Where its file, a copy of the first, will lie: in the same folder.
+    """
+    own = read_artifact(parts[0])
+    companions = discover.backend(own.manifest.backend).companions
+    files = engine_files(engine, companions)
+    for file, copy in zip(engine_files(parts[0], companions), files, strict=True):
+        with replacing(copy) as draft:
+            shutil.copyfile(file, draft)
+    manifest = own.manifest.model_copy(
+        update={
+            "name": name,
+            "files_sha256": {file.name: sha256(file) for file in files},
+            "rectangles": tuple(part.name for part in parts[1:]),
+        }
+    )
+    artifact = Artifact(engine, manifest)
+    write_manifest(artifact)
+    return artifact
 
 
 def _prepared(calibration: CalibrationSet | None, spec: Spec) -> Sequence[NDArray[np.uint8]]:

@@ -14,8 +14,9 @@ from raudo.backends.base import Outputs, Resources
 from raudo.errors import UsageError
 from raudo.machine import available_threads
 from raudo.records import Detections
+from raudo.rectangles import RectanglesEngine, smallest
 from raudo.stream import overlap
-from raudo.workspace import find_engine, measured_throughput
+from raudo.workspace import find_engine, measured_throughput, rectangles_of
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterable, Sequence
@@ -202,9 +203,17 @@ class Detector:
         self, frames: Sequence[NDArray[np.uint8]]
     ) -> tuple[NDArray[np.uint8], list[images.Fit]]:
         """Letterbox frames into one batch, uint8 [batch, height, width, 3]."""
-        batch = np.empty((len(frames), self.spec.height, self.spec.width, 3), np.uint8)
-        fits = [images.letterbox(f, self.spec, out=batch[i])[1] for i, f in enumerate(frames)]
+        spec = self._rectangle(frames)
+        batch = np.empty((len(frames), spec.height, spec.width, 3), np.uint8)
+        fits = [images.letterbox(f, spec, out=batch[i])[1] for i, f in enumerate(frames)]
         return batch, fits
+
+    def _rectangle(self, frames: Sequence[NDArray[np.uint8]]) -> Spec:
+        if len(self.engine.specs) == 1:
+            return self.spec
+        for frame in frames:
+            images.check(frame)
+        return smallest([(f.shape[0], f.shape[1]) for f in frames], self.engine.specs)
 
     def select(self, outputs: Outputs, fits: Sequence[images.Fit]) -> list[Detections]:
         """Choose the detections of each image of a batch, in pixels of the original images."""
@@ -220,8 +229,22 @@ class Detector:
         Raises:
             DataError: A frame is not of that type or shape.
         """
+        if len(self.engine.specs) > 1 and len(frames) > 1:
+            return self._detect_apart(frames)
         batch, fits = self.prepare(frames)
         return self.select(self.engine.run(batch), fits)
+
+    def _detect_apart(self, frames: Sequence[NDArray[np.uint8]]) -> list[Detections]:
+        """Detect in frames that may take different rectangles, those of each together."""
+        groups: dict[tuple[int, int], list[int]] = {}
+        for index, frame in enumerate(frames):
+            spec = self._rectangle([frame])
+            groups.setdefault((spec.height, spec.width), []).append(index)
+        found: dict[int, Detections] = {}
+        for indices in groups.values():
+            batch, fits = self.prepare([frames[index] for index in indices])
+            found.update(zip(indices, self.select(self.engine.run(batch), fits), strict=True))
+        return [found[index] for index in range(len(frames))]
 
     def detect(self, image: NDArray[np.uint8] | str | os.PathLike[str]) -> Detections:
         """Detect in one image: a file, or an array uint8 [height, width, 3], BGR.
@@ -278,17 +301,24 @@ def open_artifact(
         selection: The default selection of the detector.
         trust: Open a checkpoint even though it imports unknown code.
     """
-    backend = discover.backend(artifact.manifest.backend)
-    backend.require()
+    discover.backend(artifact.manifest.backend).require()
     if resources is None:
         resources = Resources(threads=available_threads())
+    parts = (artifact, *rectangles_of(artifact))
+    engines = [_open_engine(part, resources, trust=trust) for part in parts]
+    engine = engines[0] if len(engines) == 1 else RectanglesEngine(engines)
+    return Detector(engine, selection, resources)
+
+
+def _open_engine(artifact: Artifact, resources: Resources, *, trust: bool) -> Engine:
+    backend = discover.backend(artifact.manifest.backend)
     if backend.made_from == "model":
         from raudo.source import open_model
 
         spec = artifact.manifest.spec
         model = open_model(artifact.path, size=(spec.height, spec.width), trust=trust)
         resources = replace(resources, model=model)
-    return Detector(backend.open(artifact, resources), selection, resources)
+    return backend.open(artifact, resources)
 
 
 def _shared(resources: Resources, measured: Sequence[Throughput]) -> Resources:

@@ -162,6 +162,19 @@ def _scaled(side: int, scale: float, rule: Letterbox) -> int:
     return max(1, round(scaled) if rule.rounding == "round" else int(scaled))
 
 
+def check(image: NDArray[np.uint8]) -> None:
+    """Check that an array is an image.
+
+    Raises:
+        DataError: It is not uint8 [height, width, 3], or empty.
+    """
+    if image.dtype.name != "uint8" or image.ndim != 3 or image.shape[2] != 3 or not image.size:
+        raise DataError(
+            f"an image must be uint8 [height, width, 3], not {image.dtype} {list(image.shape)}",
+            hint="decode it with raudo.images.decode, or convert it to 8-bit BGR",
+        )
+
+
 def letterbox(
     image: NDArray[np.uint8], spec: Spec, out: NDArray[np.uint8] | None = None
 ) -> tuple[NDArray[np.uint8], Fit]:
@@ -178,11 +191,7 @@ def letterbox(
     Raises:
         DataError: The image is not of that type or shape.
     """
-    if image.dtype.name != "uint8" or image.ndim != 3 or image.shape[2] != 3 or not image.size:
-        raise DataError(
-            f"an image must be uint8 [height, width, 3], not {image.dtype} {list(image.shape)}",
-            hint="decode it with raudo.images.decode, or convert it to 8-bit BGR",
-        )
+    check(image)
     placed = fit(image.shape[0], image.shape[1], spec)
     if out is None:
         out = np.empty((spec.height, spec.width, 3), np.uint8)

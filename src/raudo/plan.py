@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from raudo import discover
@@ -28,6 +28,8 @@ class Plan:
         size: Input (height, width) in pixels; None is the model's own.
         keep: Layers to keep from quantization.
         gpus: Kinds of GPU to make it for, `sm86` for instance; () is this machine.
+        rectangles: Smaller sizes that have an engine each, for the images that they hold; the
+            others go to the engine of the model's own size.
     """
 
     backend: str
@@ -35,17 +37,25 @@ class Plan:
     size: tuple[int, int] | None = None
     keep: tuple[str, ...] = ()
     gpus: tuple[str, ...] = ()
+    rectangles: tuple[tuple[int, int], ...] = ()
 
     @property
     def name(self) -> str:
-        """The candidate's name: `<backend>-<variant>[+<kept layers>][@<height>x<width>]`."""
+        """The candidate's name: `<backend>-<variant>[+<kept layers>][@<height>x<width>[+...]]`."""
         kept = f"+{len(self.keep)}" if self.keep else ""
         return f"{self.backend}-{self.variant.name}{kept}{self.size_suffix}"
 
     @property
     def size_suffix(self) -> str:
         """The end of names of files that hold for this size alone."""
-        return "" if self.size is None else f"@{self.size[0]}x{self.size[1]}"
+        sizes = self.rectangles or ((self.size,) if self.size else ())
+        return "@" + "+".join(f"{height}x{width}" for height, width in sizes) if sizes else ""
+
+    @property
+    def parts(self) -> tuple[Plan, ...]:
+        """The plans of the engines that it is put together from, the largest first; or itself."""
+        own = replace(self, rectangles=())
+        return (own, *(replace(own, size=size) for size in self.rectangles))
 
     @property
     def precision(self) -> Precision:

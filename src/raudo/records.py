@@ -113,6 +113,10 @@ class Manifest(Record):
         description="Hash of the engine file and of the files that belong to it, by file name"
     )
     calibration: Calibration | None = None
+    rectangles: tuple[str, ...] = Field(
+        default=(),
+        description="Engine files of the same network for smaller input rectangles, beside it",
+    )
     kept_layers: tuple[str, ...] = Field(
         default=(), description="Layers that were kept from quantization, to keep its accuracy"
     )

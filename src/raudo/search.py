@@ -12,14 +12,14 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from raudo import discover, plan, shapes
-from raudo.build import ModelFile, record_audit
+from raudo.build import ModelFile, combine, record_audit
 from raudo.errors import RaudoError, WorkerError
 from raudo.evaluate import Evaluation, evaluate, load_detections, save_detections
 from raudo.images import read_size
-from raudo.records import Candidate
+from raudo.records import Candidate, Record
 from raudo.scoring import Scorer
 from raudo.validate import similarity
-from raudo.workspace import engine_files, read_artifact
+from raudo.workspace import engine_files, manifest_path, read_artifact
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -28,12 +28,21 @@ if TYPE_CHECKING:
     from raudo.build import ModelInfo
     from raudo.job import Job
     from raudo.plan import Plan
+    from raudo.shapes import Size
 
 QUICK_IMAGES = 24
 QUICK_MARGIN = 5.0
 """A few images drop a candidate whose similarity is this many points below the gate."""
+CLEARLY_SLOWER = 1.5
+"""An engine that took this many times as long to validate as another is not the choice."""
 QUICK_SECONDS = 20.0
 """Validating in less time than this is done whole at once."""
+
+
+class Validated(Record):
+    """How long it took to run one engine over all images, its start included."""
+
+    seconds: float
 
 
 class Search:
@@ -45,7 +54,9 @@ class Search:
 
     def __init__(self, job: Job) -> None:
         self._job = job
-        self._sizes: list[tuple[int, int] | None] = [None]
+        self._sizes: list[Size | None] = [None]
+        self._mixed: tuple[Size, ...] = ()
+        self._seconds: dict[str, float] = {}
         self._scorer: Scorer | None = None
         self._baseline: Evaluation | None = None
 
@@ -60,13 +71,39 @@ class Search:
         others = [p for p in job.plans if p.name != job.baseline.name]
         probe = next((p for p in others if self._can_probe(p)), None)
         if probe is not None and job.settings.shapes == "auto" and job.settings.size is None:
-            sizes = [read_size(file) for file in job.inputs.files]
-            proposed = shapes.propose(sizes, job.inputs.info.spec)
-            self._sizes = [s for s in proposed if self._try(replace(probe, size=s))] + [None]
-            if len(self._sizes) > 1:
-                others.append(job.baseline)  # PyTorch at the smaller size, for fairness
+            self._probe_shapes(probe)
+            if self._mixed or len(self._sizes) > 1:
+                others.append(job.baseline)  # PyTorch at the smaller sizes, for fairness
         for chosen in others:
             self._try_sizes(chosen)
+        for chosen in others if self._mixed else ():
+            if self._may_win(chosen):
+                self._try(replace(chosen, rectangles=self._mixed))
+
+    def _probe_shapes(self, probe: Plan) -> None:
+        """Find the rectangles that change nothing of what is found."""
+        spec = self._job.inputs.info.spec
+        sizes = [read_size(file) for file in self._job.inputs.files]
+        proposed = shapes.propose(sizes, spec)
+        self._sizes = [s for s in proposed if self._try(replace(probe, size=s))] + [None]
+        mixed = shapes.propose_mixed(sizes, spec)
+        self._mixed = next((m for m in mixed if self._try(replace(probe, rectangles=m))), ())
+
+    def _may_win(self, chosen: Plan) -> bool:
+        """Tell whether an engine passes that is not clearly slower than the fastest that does.
+
+        Validation gives the times; they are rough, since its images were not timed side by side.
+        """
+        job = self._job
+        mixed = replace(chosen, rectangles=self._mixed).name
+        passing = [n for n in self._seconds if n != mixed and job.detects_as_well(n)]
+        own = [n for n in passing if plan.base_name(n) == chosen.name]
+        if not own or mixed in job.candidates:
+            return False
+        targets = set(job.candidates[own[0]].targets)
+        rivals = [n for n in passing if targets & set(job.candidates[n].targets)]
+        fastest = min(self._seconds[n] for n in rivals)
+        return min(self._seconds[n] for n in own) <= CLEARLY_SLOWER * fastest
 
     def _establish_baseline(self) -> None:
         job = self._job
@@ -195,23 +232,33 @@ class Search:
 
     def _build(self, chosen: Plan) -> None:
         job = self._job
-        inputs, name = job.inputs, chosen.name
+        name = chosen.name
         engine = chosen.engine_file(job.run.engines)
         backend = discover.backend(chosen.backend)
+        parts = [part.engine_file(job.run.engines) for part in chosen.parts]
         if job.run.recall(f"built-{name}", Candidate) is None:
-            file, info = self._at_size(chosen)
-            onnx = job.run.engines / f"model{chosen.size_suffix}.onnx"
-            with job.worker(f"building {name}") as worker:
-                if backend.made_from == "onnx" and not onnx.is_file():
-                    worker.call("write_onnx", file, onnx)
-                worker.call("build", chosen, file, info, onnx, engine, inputs.calibration)
-        files = engine_files(engine, backend.companions)
+            for part, path in zip(chosen.parts, parts, strict=True):
+                if path == engine or not manifest_path(path).is_file():
+                    self._build_part(part, path)
+            if len(parts) > 1:
+                combine(name, parts, engine)
+        files = [f for e in {engine, *parts[1:]} for f in engine_files(e, backend.companions)]
         row = job.update(
             name,
             file=engine.relative_to(job.run.folder).as_posix(),
             size_bytes=sum(f.stat().st_size for f in files),
         )
         job.run.save(f"built-{name}", row)
+
+    def _build_part(self, chosen: Plan, engine: Path) -> None:
+        """Build an engine of one input size."""
+        job = self._job
+        file, info = self._at_size(chosen)
+        onnx = job.run.engines / f"model{chosen.size_suffix}.onnx"
+        with job.worker(f"building {chosen.name}") as worker:
+            if discover.backend(chosen.backend).made_from == "onnx" and not onnx.is_file():
+                worker.call("write_onnx", file, onnx)
+            worker.call("build", chosen, file, info, onnx, engine, job.inputs.calibration)
 
     def _at_size(self, chosen: Plan) -> tuple[ModelFile, ModelInfo]:
         """Return the model's file and info at the size of a plan."""
@@ -247,10 +294,12 @@ class Search:
 
     def _evaluate(self, chosen: Plan, files: Sequence[Path], *, keep: bool = True) -> Evaluation:
         """Run a candidate over images, and check that it executes what was asked for."""
+        start = time.monotonic()
         job, name = self._job, chosen.name
         engine = chosen.engine_file(job.run.engines)
         kept = job.run.state / f"found-{name}.npz"
         known = load_detections(kept) if keep and kept.is_file() else None
+        before = job.run.recall(f"validated-{name}", Validated)
         job.listener.step(f"Validating {name}", len(files))
         with job.worker(name) as worker:
             evaluation = evaluate(
@@ -264,6 +313,10 @@ class Search:
         record_audit(read_artifact(engine), evaluation.opened.audit)
         if keep and known is None:
             save_detections(kept, evaluation.detections)
+            before = Validated(seconds=time.monotonic() - start)
+            job.run.save(f"validated-{name}", before)
+        if before is not None:
+            self._seconds[name] = before.seconds
         return evaluation
 
     def _score(self, name: str, evaluation: Evaluation) -> None:

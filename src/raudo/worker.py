@@ -6,6 +6,7 @@ pickled frames over the process's standard input and output.
 
 from __future__ import annotations
 
+import itertools
 import os
 import pickle
 import queue
@@ -264,8 +265,8 @@ class Station:
         start = time.perf_counter()
         resources = Resources(threads=threads, streams=streams, batch=batch)
         self._detector = open_artifact(artifact, resources, trust=trust)
-        spec = artifact.manifest.spec
-        self._detector.engine.run(np.zeros((batch, spec.height, spec.width, 3), np.uint8))
+        for spec in self._detector.engine.specs:
+            self._detector.engine.run(np.zeros((batch, spec.height, spec.width, 3), np.uint8))
         self._batch, self._streams = batch, streams
         return Opened(time.perf_counter() - start, self._detector.engine.audit())
 
@@ -306,19 +307,21 @@ class Station:
 
     def throughput(self, seconds: float) -> float:
         """Detect in kept frames on all streams for a while; returns frames a second."""
-        frames = [self._frames[i % len(self._frames)] for i in range(self._batch)]
-        detector = self.detector
+        detector, frames, size = self.detector, itertools.cycle(self._frames), self._batch
 
         def work(deadline: float) -> int:
             done = 0
             while time.perf_counter() < deadline:
-                detector.detect_batch(frames)
-                done += len(frames)
+                detector.detect_batch(list(itertools.islice(frames, size)))
+                done += size
             return done
+
+        def warm_up(_stream: int) -> None:
+            detector.detect_batch(list(itertools.islice(frames, size)))
 
         with ThreadPoolExecutor(self._streams) as pool:
             list(pool.map(work, [0.0] * self._streams))
-            list(pool.map(lambda _: detector.detect_batch(frames), range(self._streams)))
+            list(pool.map(warm_up, range(self._streams)))
             start = time.perf_counter()
             done = sum(pool.map(work, [start + seconds] * self._streams))
         return done / (time.perf_counter() - start)

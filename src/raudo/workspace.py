@@ -114,6 +114,26 @@ def read_artifact(engine: Path) -> Artifact:
     return Artifact(engine, manifest)
 
 
+def rectangles_of(artifact: Artifact) -> tuple[Artifact, ...]:
+    """Read the manifests of an engine's own for smaller input rectangles.
+
+    Raises:
+        EngineError: One is missing, or of another network.
+    """
+    found = []
+    for name in artifact.manifest.rectangles:
+        other = read_artifact(artifact.path.with_name(Path(name).name))
+        ours, theirs = artifact.manifest, other.manifest
+        same = ("backend", "precision", "options", "source_sha256")
+        if any(getattr(ours, field) != getattr(theirs, field) for field in same):
+            raise EngineError(
+                f"{other.path} is no engine of the same network as {artifact.path}",
+                hint="copy all engines of a run together, or make them again",
+            )
+        found.append(other)
+    return tuple(found)
+
+
 def _is_file_of(folder: Path, name: str, digest: str) -> bool:
     try:
         return Path(name).name == name and sha256(folder / name) == digest

@@ -105,6 +105,11 @@ class Engine(ABC):
     def __init__(self, spec: Spec) -> None:
         self.spec = spec
 
+    @property
+    def specs(self) -> tuple[Spec, ...]:
+        """The input rectangles that it takes images in; the first is `spec`'s own."""
+        return (self.spec,)
+
     def run(self, images: NDArray[np.uint8]) -> Outputs:
         """Run a batch.
 
