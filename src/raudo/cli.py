@@ -171,8 +171,13 @@ def optimize(
 
 @app.command()
 def export(
-    model: Annotated[Path, typer.Argument(help="Checkpoint (.pt) or ONNX file.")],
+    model: Annotated[
+        Path, typer.Argument(help="Checkpoint (.pt) or ONNX file; with --rebuild an engine.")
+    ],
     *,
+    rebuild: Annotated[
+        bool, typer.Option("--rebuild", help="Make an engine again, for this machine.")
+    ] = False,
     to: Annotated[str, typer.Option(help="Formats, with commas; see 'raudo list'.")] = "onnx",
     precision: Annotated[str, typer.Option(help="Precisions, with commas.")] = "fp32",
     output: Annotated[Path, typer.Option(help="Folder for the engines.")] = Path("models"),
@@ -198,6 +203,7 @@ def export(
     from raudo.bundle import write_bundle
     from raudo.export import ExportRequest, exit_code, parse_precisions
     from raudo.export import export as run_export
+    from raudo.rebuild import rebuilding
 
     request = ExportRequest(
         file=ModelFile(model, parse_size(size), trust_checkpoint),
@@ -209,6 +215,8 @@ def export(
         timeout=timeout,
         gpus=words(gpu) or (),
     )
+    if rebuild:
+        request = rebuilding(model, request)
     with console.ProgressListener() as listener:
         results = run_export(request, listener)
     if cpp_bundle is not None:

@@ -120,7 +120,7 @@ class Tensor:
 
 
 class Stream:
-    """A CUDA stream with the memory that is used on it and one recorded graph.
+    """A CUDA stream with the memory that is used on it and the graphs that were recorded on it.
 
     Raises:
         EngineError: CUDA fails, for instance for want of memory; what was taken is freed.
@@ -129,7 +129,6 @@ class Stream:
     def __init__(self) -> None:
         self._cuda = runtime()
         self._stack = ExitStack()
-        self._graph: Any = None
         handle = check(self._cuda.cudaStreamCreateWithFlags(NON_BLOCKING), "making a stream")
         self._stack.callback(self._cuda.cudaStreamDestroy, handle)
         self._handle = handle
@@ -165,8 +164,8 @@ class Stream:
     def _copy(self, to: int, source: int, count: int, kind: Any) -> None:
         check(self._cuda.cudaMemcpyAsync(to, source, count, kind, self._handle), "copying")
 
-    def record(self, work: Callable[[], None]) -> None:
-        """Record what a function queues on this stream as the graph that `replay` launches."""
+    def record(self, work: Callable[[], None]) -> Any:
+        """Record what a function queues on this stream as a graph that `launch` takes."""
         mode = self._cuda.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal
         check(self._cuda.cudaStreamBeginCapture(self._handle, mode), "recording a graph")
         try:
@@ -179,31 +178,31 @@ class Stream:
         finally:
             self._cuda.cudaGraphDestroy(graph)
         self._stack.callback(self._cuda.cudaGraphExecDestroy, made)
-        self._graph = made
+        return made
 
-    def replay(self) -> None:
-        """Launch the recorded graph, and wait for its end."""
-        check(self._cuda.cudaGraphLaunch(self._graph, self._handle), "launching the graph")
-        self.wait()
+    def launch(self, graph: Any) -> None:
+        """Queue all the work of a graph."""
+        check(self._cuda.cudaGraphLaunch(graph, self._handle), "launching a graph")
 
     def wait(self) -> None:
         """Wait for all that was queued."""
         check(self._cuda.cudaStreamSynchronize(self._handle), "running the engine")
 
-    def time(self, work: Callable[[], None], runs: int) -> tuple[float, ...]:
-        """Time on the GPU's own clock what a function queues; returns the seconds of each run."""
+    def time(self, graph: Any, runs: int) -> tuple[float, ...]:
+        """Time a graph on the GPU's own clock; returns the seconds of each run."""
         with ExitStack() as stack:
             events = []
             for _ in range(2):
                 events.append(check(self._cuda.cudaEventCreate(), "making an event"))
                 stack.callback(self._cuda.cudaEventDestroy, events[-1])
-            return tuple(self._time_once(work, events) for _ in range(runs))
+            return tuple(self._time_once(graph, *events) for _ in range(runs))
 
-    def _time_once(self, work: Callable[[], None], events: list[Any]) -> float:
-        for event, queue in zip(events, (work, self.wait), strict=True):
-            check(self._cuda.cudaEventRecord(event, self._handle), "recording an event")
-            queue()
-        return float(check(self._cuda.cudaEventElapsedTime(*events), "reading a clock")) / 1e3
+    def _time_once(self, graph: Any, start: Any, end: Any) -> float:
+        check(self._cuda.cudaEventRecord(start, self._handle), "recording an event")
+        self.launch(graph)
+        check(self._cuda.cudaEventRecord(end, self._handle), "recording an event")
+        self.wait()
+        return float(check(self._cuda.cudaEventElapsedTime(start, end), "reading a clock")) / 1e3
 
     def close(self) -> None:
         """Free all of it."""

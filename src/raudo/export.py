@@ -50,6 +50,8 @@ class ExportRequest:
         calibration_images: Most images to calibrate on.
         timeout: Seconds after which a process that does not answer has hung.
         gpus: Kinds of GPU to make engines for, `sm86` for instance; () is this machine.
+        keep: Layers to keep from quantization.
+        path: Where the one engine goes; None names it after the model and the precision.
     """
 
     file: ModelFile
@@ -61,6 +63,8 @@ class ExportRequest:
     calibration_images: int = 300
     timeout: float = 600.0
     gpus: tuple[str, ...] = ()
+    keep: tuple[str, ...] = ()
+    path: Path | None = None
 
     def plans(self) -> tuple[Plan, ...]:
         """Return the candidates asked for, without those that a format does not have.
@@ -69,7 +73,7 @@ class ExportRequest:
             UsageError: A format is unknown, or none has any of the precisions.
         """
         found = tuple(
-            Plan(backend.name, variant, gpus=self.gpus)
+            Plan(backend.name, variant, keep=self.keep, gpus=self.gpus)
             for backend, precision in self._pairs()
             if (variant := _variant(backend, precision))
         )
@@ -191,7 +195,7 @@ def _export_one(
     )
     if reason:
         return Exported(name=plan.name, status="SKIPPED", reason=reason)
-    path = engine_path(request.output, request.file.path.stem, plan)
+    path = request.path or engine_path(request.output, request.file.path.stem, plan)
     try:
         with Worker(plan.name, timeout=request.timeout) as worker:
             arguments = (plan, request.file, info, onnx, path, calibration)

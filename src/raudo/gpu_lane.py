@@ -58,7 +58,7 @@ class Lane:
             self._images = self._outputs.pop("images")
             self._frame()  # the first run takes memory, which a graph cannot
             self._stream.wait()
-            self._stream.record(self._frame)
+            self._graph = self._stream.record(self._frame)
         except RaudoError:
             self.close()
             raise
@@ -111,14 +111,15 @@ class Lane:
         """Run a batch, which may be short; the outputs hold until the next run."""
         count = len(images)
         self._images.array[:count] = images
-        self._stream.replay()
+        self._stream.launch(self._graph)
+        self._stream.wait()
         found = {name: tensor.array[:count] for name, tensor in self._outputs.items()}
         return Outputs(found["boxes"], found["scores"], found.get("labels"))
 
     def time(self, images: NDArray[np.uint8], runs: int) -> tuple[float, ...]:
         """Time the network without its copies on the GPU's clock; returns seconds of each run."""
         self.run(images)
-        return self._stream.time(self._infer, runs)
+        return self._stream.time(self._stream.record(self._infer), runs)
 
     def profile(self, images: NDArray[np.uint8], runs: int) -> dict[str, float]:
         """Return the least milliseconds of each layer; the lane only serves for this then."""

@@ -135,33 +135,6 @@ def cast_first(model: onnx.ModelProto) -> None:
     graph.ClearField("value_info")
 
 
-def sign_quantizers(model: onnx.ModelProto) -> None:
-    """Turn quantizers to 0 .. 255 around zero into such to -127 .. 127 of the same range.
-
-    Args:
-        model: A graph with Q/DQ nodes, which is changed; those with an offset are left alone.
-    """
-    import numpy as np
-    from onnx import numpy_helper
-
-    constants = {tensor.name: tensor for tensor in model.graph.initializer}
-    scales, zeros = set[str](), set[str]()
-    for node in model.graph.node:
-        if node.op_type in ("QuantizeLinear", "DequantizeLinear") and len(node.input) == 3:
-            _, scale, zero = node.input
-            tensor = constants[zero]
-            if tensor.data_type == UINT8 and not numpy_helper.to_array(tensor).any():
-                scales.add(scale)
-                zeros.add(zero)
-    for name in scales:
-        old = numpy_helper.to_array(constants[name])
-        new = (old * (255 / 127)).astype(old.dtype)
-        constants[name].CopyFrom(numpy_helper.from_array(new, name))
-    for name in zeros:
-        new = numpy_helper.to_array(constants[name]).astype(np.int8)
-        constants[name].CopyFrom(numpy_helper.from_array(new, name))
-
-
 class Graph:
     """A graph with one input and one output, to which nodes are added before and after.
 

@@ -87,19 +87,8 @@ def read_artifact(engine: Path) -> Artifact:
     """
     if not engine.is_file():
         raise EngineError(f"no such engine file: {engine}", hint="check the path")
+    manifest = read_manifest(engine)
     beside = manifest_path(engine)
-    if not beside.is_file():
-        raise EngineError(
-            f"{engine} has no manifest {beside.name} beside it",
-            hint="copy it along with the engine, or make both with 'raudo export'",
-        )
-    try:
-        manifest = Manifest.model_validate_json(beside.read_bytes())
-    except ValidationError as error:
-        raise EngineError(
-            f"{beside} is not a manifest that this raudo reads: {first_problem(error)}",
-            hint="make the engine again with 'raudo export'",
-        ) from error
     if engine.name not in manifest.files_sha256:
         raise EngineError(
             f"{beside.name} does not describe {engine}",
@@ -112,6 +101,27 @@ def read_artifact(engine: Path) -> Artifact:
                 hint="it is damaged, missing or was replaced; make it again with 'raudo export'",
             )
     return Artifact(engine, manifest)
+
+
+def read_manifest(engine: Path) -> Manifest:
+    """Read the manifest of an engine file, whatever became of the file itself.
+
+    Raises:
+        EngineError: There is no manifest, or none that this raudo reads.
+    """
+    beside = manifest_path(engine)
+    if not beside.is_file():
+        raise EngineError(
+            f"{engine} has no manifest {beside.name} beside it",
+            hint="copy it along with the engine, or make both with 'raudo export'",
+        )
+    try:
+        return Manifest.model_validate_json(beside.read_bytes())
+    except ValidationError as error:
+        raise EngineError(
+            f"{beside} is not a manifest that this raudo reads: {first_problem(error)}",
+            hint="make the engine again with 'raudo export'",
+        ) from error
 
 
 def rectangles_of(artifact: Artifact) -> tuple[Artifact, ...]:

@@ -166,7 +166,13 @@ class TensorRtEngine(Engine):
         self._toolkit = _flavour_of(artifact)
         _check_identity(artifact, self._toolkit)
         self._log = self._toolkit.logger()
-        self._runtime = self._toolkit.module.Runtime(self._log)
+        try:
+            self._runtime = self._toolkit.module.Runtime(self._log)
+        except TypeError as error:  # what some versions do without a GPU
+            raise EngineError(
+                f"{self._toolkit.title} does not start: {self._log.reason()}",
+                hint="'raudo doctor' tells which GPU and driver are found",
+            ) from error
         self._engine = self._deserialize()
         self._keeps = resources.streams == 1
         self._lanes: list[Lane] = []

@@ -10,8 +10,8 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from raudo import qdq
 from raudo.passes.base import PLAIN, Pass, QuantizationSettings, SelfQuantizing
-from raudo.surgery import sign_quantizers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -62,7 +62,7 @@ class Int8(Pass):
             advanced_parameters=_advanced(settings),
         )
         if settings.grid == "symmetric" and _is_onnx(quantized):
-            sign_quantizers(quantized)
+            qdq.for_gpu(quantized)
         return quantized
 
     def layers(self, graph: Any) -> tuple[str, ...]:
