@@ -93,5 +93,8 @@ case "$command" in
     "") echo "raudo is installed; next: source .venv/bin/activate && raudo doctor" ;;
     --demo) .venv/bin/raudo optimize samples/model.pt --data samples/coco-mini/data.yaml ;;
     --lint) lint ;;
-    --test) cpp/install_tools.sh && tests/install_tools.sh && lint && .venv/bin/pytest "$@" ;;
+    --test)
+        cpp/install_tools.sh && tests/install_tools.sh && lint &&
+            .venv/bin/pytest -n 2 --dist loadfile --no-loadscope-reorder "$@"
+        ;;
 esac

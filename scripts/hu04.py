@@ -37,6 +37,7 @@ def export(arguments: list[str]) -> int:
     parser.add_argument("--model", type=Path, default=Path("model.pt"))
     parser.add_argument("--output", type=Path, default=Path("models"))
     parser.add_argument("--benchmark", action="store_true", help="time it against PyTorch")
+    parser.add_argument("--budget", default="60", help="most seconds for that")
     given = parser.parse_args(arguments)
     code = raudo("export", given.model, "--to", "onnx", "--output", given.output)
     if code:
@@ -45,7 +46,8 @@ def export(arguments: list[str]) -> int:
     if not given.benchmark:
         return 0
     onnx = given.output / f"{given.model.stem}.onnx"
-    return raudo("benchmark", onnx, "--model", given.model, "--images", data(given.model))
+    words = (onnx, "--model", given.model, "--images", data(given.model))
+    return raudo("benchmark", *words, "--budget", given.budget)
 
 
 def model() -> Path:

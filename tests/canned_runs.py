@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import cv2
 
 import raudo
-from raudo import benchmark, inputs, job, plan
+from raudo import benchmark, export, inputs, job, plan
 from raudo.backends.base import Variant
 from raudo.backends.null import NullBackend, canned
 from raudo.build import ModelInfo
@@ -32,12 +32,12 @@ CLASSES = ("cat", "dog")
 SIDE = 128
 SPEC = Spec(family="any", height=SIDE, width=SIDE, classes=CLASSES)
 VARIANTS = (
-    Variant("base", "fp32", batches=(1,)),
+    Variant("base", "fp32", {"call_ms": 2.0}, batches=(1,)),
     Variant("same", "fp32", batches=(1,)),
     Variant("other", "fp32", {"seed": 1}, batches=(1,)),
     Variant("small", "int8", batches=(1,)),
 )
-"""`null-base` is the baseline; `null-other` detects other things, the rest the same as it."""
+"""`null-base` is the baseline, and slow; `null-other` detects other things than all the rest."""
 SAMPLES = Path(__file__).parents[1] / "samples"
 
 
@@ -62,7 +62,9 @@ class CannedStation(Station):
         self._faults = faults
 
     def inspect(self, file: ModelFile) -> ModelInfo:
-        return ModelInfo(SPEC, has_module=True, sha256=sha256(file.path))
+        height, width = file.size or (SIDE, SIDE)
+        spec = SPEC.model_copy(update={"height": height, "width": width})
+        return ModelInfo(spec, has_module=True, sha256=sha256(file.path))
 
     def write_onnx(self, file: ModelFile, path: Path) -> None:
         path.write_bytes(b"graph")
@@ -85,7 +87,7 @@ def _build(
     engine: Path,
     calibration: CalibrationSet | None,
 ) -> Artifact:
-    seed = int(chosen.variant.options.get("seed", 0))
+    seed, quantized = int(chosen.variant.options.get("seed", 0)), chosen.precision == "int8"
     NullBackend().write_graph(canned(info.spec, anchors=100, objects=3, seed=seed), engine)
     artifact = Artifact(
         engine,
@@ -93,11 +95,12 @@ def _build(
             name=chosen.name,
             backend=chosen.backend,
             precision=chosen.precision,
+            options=dict(chosen.variant.options),
             spec=info.spec,
             source="model.pt",
             source_sha256=info.sha256,
             files_sha256={engine.name: sha256(engine)},
-            calibration=calibration.record if calibration else None,
+            calibration=calibration.record if calibration and quantized else None,
         ),
     )
     write_manifest(artifact)
@@ -136,9 +139,9 @@ def install(patch: pytest.MonkeyPatch) -> Faults:
     """Let runs take canned engines as their candidates, and work in this process."""
     faults = Faults()
     worker = type("Worker", (InProcess,), {"faults": faults})
-    for module in (benchmark, inputs, job):
+    for module in (benchmark, export, inputs, job):
         patch.setattr(module, "Worker", worker)
-    patch.setattr(benchmark, "THROUGHPUT_SECONDS", 0.01)
+    patch.setattr(benchmark, "MIN_THROUGHPUT_SECONDS", 0.01)
     for name, value in {
         "variants": VARIANTS,
         "targets": ("development", "production_cpu", "edge"),

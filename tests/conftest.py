@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 REPOSITORY = Path(__file__).resolve().parents[1]
+# Two processes of tests share the cores: what waits in one must not spin in the way of the other.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 TINY_SIDE, TINY_CELL = 64, 16
 
 

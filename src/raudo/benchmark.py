@@ -39,7 +39,7 @@ FEWEST_ROUNDS = 6
 MIN_ROUNDS = 10
 MAX_ROUNDS = 200
 RESAMPLES = 2000
-THROUGHPUT_SECONDS = 1.5
+MIN_THROUGHPUT_SECONDS, THROUGHPUT_SECONDS = 0.1, 1.5
 KEPT_SAMPLES = 400
 TIMED_FRAMES = 16
 
@@ -67,6 +67,11 @@ class TimingPlan:
     on_round: Callable[[int, float], None] = lambda _rounds, _left: None
     on_throughput: Callable[[str], None] = lambda _name: None
     seed: int = 0
+
+    @property
+    def throughput_seconds(self) -> float:
+        """How long to run at each number of streams and batch size: in a hurry, not for long."""
+        return min(THROUGHPUT_SECONDS, max(MIN_THROUGHPUT_SECONDS, self.budget / 40))
 
 
 @dataclass(frozen=True)
@@ -270,7 +275,12 @@ def benchmark(
             plan.on_throughput(name)
             try:
                 measured, profiles[name] = _finish(
-                    workers[name], engines[name], timings.rounds[name], opened[name], options
+                    workers[name],
+                    engines[name],
+                    timings.rounds[name],
+                    opened[name],
+                    options,
+                    plan.throughput_seconds,
                 )
             except RaudoError as error:
                 failed[name] = error.message
@@ -310,22 +320,26 @@ def _finish(
     rounds: Rounds,
     opened: tuple[float, list[float]],
     options: WorkerOptions,
+    seconds: float,
 ) -> tuple[Measurement, tuple[NodeProfile, ...]]:
     """Summarize one engine's rounds, time its nodes, and measure its throughput."""
     load_seconds, decode = opened
     measured = summarize(rounds, decode, load_seconds, worker.call("peak_memory"))
     profile = worker.call("profile")
-    fps = throughput(worker, engine, options)
+    fps = throughput(worker, engine, options, seconds)
     return measured.model_copy(update={"throughput": fps}), profile
 
 
-def throughput(worker: Worker, engine: Path, options: WorkerOptions) -> tuple[Throughput, ...]:
+def throughput(
+    worker: Worker, engine: Path, options: WorkerOptions, seconds: float
+) -> tuple[Throughput, ...]:
     """Measure frames a second of one engine at several numbers of streams and batch sizes.
 
     Args:
         worker: It has the engine open, at one stream and batch 1, and its frames loaded.
         engine: The engine file.
         options: How to run the worker.
+        seconds: How long to run at each.
     """
     threads = available_threads()
     manifest = read_artifact(engine).manifest
@@ -349,6 +363,6 @@ def throughput(worker: Worker, engine: Path, options: WorkerOptions) -> tuple[Th
             # A file that someone else exported may have its batch fixed at one.
             log.info("%s takes no batch of %d: %s", manifest.name, batch, error)
             continue
-        fps = worker.call("throughput", THROUGHPUT_SECONDS)
+        fps = worker.call("throughput", seconds)
         found.append(Throughput(streams=streams, batch=batch, fps=fps))
     return tuple(found)

@@ -59,6 +59,8 @@ _NAME_LENGTH = 28
 _LETTER, _LINE_HEIGHT = 6.3, 11.0
 """About how wide a letter and how tall a line of a label are, pixels."""
 _BINS = 160
+_LONG_TAIL = 8.0
+"""Times the slowest median: a p99 past this would squeeze all the rest together."""
 
 
 @dataclass(frozen=True)
@@ -154,11 +156,13 @@ def latency_spreads(spreads: Sequence[Spread], *, wide: bool, label: str) -> str
     left = 0.27 if wide else 0.35
     axes = figure.add_axes((left, 0.54 / height, 0.97 - left, 1 - 0.9 / height))
     _plain(axes)
-    top = max(s.p99 for s in spreads) * 1.06
-    edges = np.linspace(0, top, _BINS + 1)
+    edges = _edges(spreads)
+    if edges[0] > 0:
+        axes.set_xscale("log")
+        axes.xaxis.set_major_formatter("{x:g}")
     for index, spread in enumerate(spreads):
         _spread_row(axes, spread, len(spreads) - 1 - index, edges, 0.7 * min(1.0, len(spreads) / 6))
-    axes.set_xlim(0, top)
+    axes.set_xlim(edges[0], edges[-1])
     axes.set_ylim(-0.35, len(spreads) - 0.15)
     axes.set_yticks([len(spreads) - 1 - i for i in range(len(spreads))])
     names = axes.set_yticklabels([_short(s.name) for s in spreads], color=INK)
@@ -168,6 +172,14 @@ def latency_spreads(spreads: Sequence[Spread], *, wide: bool, label: str) -> str
     axes.set_xlabel("ms a frame, end to end", color=MUTED)
     _spread_legend(axes)
     return _svg(figure, label)
+
+
+def _edges(spreads: Sequence[Spread]) -> NDArray[np.float64]:
+    """Return the edges of the bins, from 0; growing ones where long tails need most of the axis."""
+    top = max(s.p99 for s in spreads) * 1.06
+    if top <= _LONG_TAIL * max(s.p50 for s in spreads):
+        return np.linspace(0, top, _BINS + 1)
+    return np.geomspace(0.8 * min(min((s.p50, *s.samples)) for s in spreads), top, _BINS + 1)
 
 
 def _spread_row(

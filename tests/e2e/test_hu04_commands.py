@@ -72,7 +72,7 @@ def test_export_of_a_missing_model_is_one_clear_line(small_project: Path) -> Non
 
 @pytest.mark.slow
 def test_export_can_time_what_it_wrote(small_project: Path) -> None:
-    card = ("--model", "model.pt", "--output", "models", "--benchmark")
+    card = ("--model", "model.pt", "--output", "models", "--benchmark", "--budget", "2")
     ended = python(small_project, "scripts/export_to_tensorrt.py", *card)
     assert ended.returncode in GATED, ended.stdout + ended.stderr
     assert re.search(r"\d\.\d+x", ended.stdout)
@@ -80,7 +80,7 @@ def test_export_can_time_what_it_wrote(small_project: Path) -> None:
 
 @pytest.mark.slow
 def test_benchmark(exported: Path) -> None:
-    ended = python(exported, "models/benchmark_onnx_vs_pytorch.py", "--budget", "5")
+    ended = python(exported, "models/benchmark_onnx_vs_pytorch.py", "--budget", "2")
     assert ended.returncode in GATED, ended.stdout + ended.stderr
     assert re.search(r"\d\.\d+x", ended.stdout)
     assert "data set: samples/coco-mini/data.yaml" in ended.stdout.replace("\\", "/")

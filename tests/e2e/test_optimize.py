@@ -24,7 +24,7 @@ pytestmark = pytest.mark.slow
 
 RAUDO = (sys.executable, "-m", "raudo.cli")
 GATED = {0, 1, 3}  # which gates pass depends on the machine; that they were decided does not
-OPTIMIZE = ("optimize", "samples/model.pt", "--shapes", "own", "--timing-budget", "3")
+OPTIMIZE = ("optimize", "samples/model.pt", "--shapes", "own", "--timing-budget", "1")
 DATA = ("--data", "samples/coco-mini/data.yaml")
 ONLY = ("--only", "onnxruntime-fp32,openvino-int8")
 NAMES = ("torch-fp32", "onnxruntime-fp32", "openvino-int8")
@@ -134,70 +134,14 @@ def test_the_exit_code_is_the_verdict_s(ended: Any, run: Path) -> None:
     assert "report.html" in ended.stdout
 
 
-def test_a_gate_out_of_reach_is_exit_code_1_and_says_by_how_much(run: Path) -> None:
-    again = copied(run, "unreachable")
-    found = typed(again.parents[1], *resumed(again), "--gate", "production_cpu.speedup=10000")
-    assert found.returncode == 1, found.stdout + found.stderr
-    assert "fails on speedup by" in " ".join(found.stdout.split())
-
-
-def test_a_gate_inside_of_an_interval_is_exit_code_3(run: Path) -> None:
-    fastest = next(c for c in report_of(run).candidates if c.name == NAMES[1])
-    assert fastest.speedup is not None
-    assert fastest.speedup.low < fastest.speedup.median
-    again = copied(run, "straddling")
-    gate = f"production_cpu.speedup={fastest.speedup.median!r}"
-    only = ("--only", fastest.name)
-    found = typed(again.parents[1], *resumed(again), *only, "--gate", gate)
-    assert found.returncode == 3, found.stdout + found.stderr
-    assert "straddles the gate" in " ".join(found.stdout.split())
-
-
-def copied(run: Path, name: str) -> Path:
-    """Copy a run, to go on with the copy."""
-    target = run.parents[1] / f"copies-{name}" / run.name
-    shutil.copytree(run, target)
-    return target
-
-
-def resumed(run: Path) -> tuple[str, ...]:
-    return ("optimize", "--resume", "--name", run.name, "--output", str(run.parent))
-
-
-def test_a_name_that_is_taken_is_refused(run: Path, small_project: Path) -> None:
-    before = (run / "report.json").read_bytes()
-    found = typed(small_project, *OPTIMIZE, *DATA, *ONLY, "--name", "first")
-    assert found.returncode == 2
-    assert "there is a run called 'first' already" in found.stderr
-    assert "--resume" in found.stderr
-    assert (run / "report.json").read_bytes() == before
-
-
-def test_resuming_with_other_inputs_is_refused(run: Path, small_project: Path) -> None:
-    found = typed(small_project, *resumed(run), "--size", "320")
-    assert found.returncode == 2
-    assert "was begun with another input" in found.stderr
-
-
-def test_an_engine_that_was_changed_meanwhile_is_noticed(run: Path) -> None:
-    again = copied(run, "changed")
-    victim = again / "engines" / "onnxruntime-fp32.onnx"
-    victim.write_bytes(victim.read_bytes() + b"x")
-    found = typed(again.parents[1], *resumed(again))
-    assert found.returncode in GATED, found.stderr
-    row = next(c for c in report_of(again).candidates if c.name == NAMES[1])
-    assert row.status == "FAILED"
-    assert "not the file" in row.reason
-
-
 @pytest.mark.skipif(sys.platform == "win32", reason="a POSIX shell script")
 def test_the_run_can_be_reproduced(run: Path, small_project: Path) -> None:
     script = str(run / "reproduce.sh")
-    found = typed(small_project, "--timing-budget", "1", program=(script,))
+    found = typed(small_project, "--only", "onnxruntime-fp32", program=(script,))
     assert found.returncode in GATED, found.stdout + found.stderr
     first, second = report_of(run), report_of(run.with_name("first-again"))
-    assert [c.name for c in first.candidates] == [c.name for c in second.candidates]
-    assert [c.map50 for c in first.candidates] == [c.map50 for c in second.candidates]
+    kept = [c for c in first.candidates if c.name in {"torch-fp32", "onnxruntime-fp32"}]
+    assert [(c.name, c.map50) for c in kept] == [(c.name, c.map50) for c in second.candidates]
     # A run's own settings name the data by its whole path, so that they work from anywhere.
     sources = [report.source.model_dump(exclude={"data"}) for report in (first, second)]
     assert sources[0] == sources[1]
@@ -245,38 +189,6 @@ def test_the_report_is_written_again(run: Path, small_project: Path) -> None:
     assert (run / "report.html").stat().st_size == pytest.approx(len(page), rel=0.05)
 
 
-def test_single_steps_give_json_alone(small_project: Path) -> None:
-    data = "samples/coco-mini/data.yaml"
-    words = ("--to", "onnx,openvino", "--precision", "fp32,int8", "--calibration", data)
-    made = answer(
-        small_project, "export", "samples/model.pt", *words, "--output", "made", codes={0}
-    )
-    paths = {row["name"]: row["path"] for row in made if row["status"] == "OK"}
-    assert set(paths) >= {"onnxruntime-fp32", "openvino-fp32", "openvino-int8"}
-    engines = (paths["onnxruntime-fp32"], paths["openvino-int8"])
-    for path in paths.values():
-        assert read_artifact(small_project / path).manifest.source == "model.pt"
-    timed = answer(small_project, "benchmark", *engines, "--images", data, "--budget", "1")
-    assert len(timed["measurements"]) == 2
-    scored = answer(small_project, "validate", *engines, "--data", data, "--model", "model.pt")
-    assert len(scored["engines"]) == 3
-    assert scored["engines"][scored["baseline"]]["accuracy"]["map50_loss_percent"]["value"] == 0
-
-
-def test_a_video_without_labels_is_compared_and_never_called_accurate(small_project: Path) -> None:
-    words = (*OPTIMIZE, "--images", "samples/highway_960x540.mp4", "--only", "onnxruntime-fp32")
-    found = answer(small_project, *words, "--name", "video")
-    report = Report.model_validate(found)
-    assert not report.source.accuracy_validated
-    assert report.source.images > 10
-    for decision in report.decisions.values():
-        assert any("accuracy not validated" in reason for reason in decision.reasons)
-    for candidate in report.candidates:
-        assert candidate.map50 is None
-        assert candidate.similarity_percent is not None
-    assert "accuracy not validated" in (small_project / "runs/video/report.html").read_text()
-
-
 def interrupted(folder: Path, words: tuple[str, ...], log: Path, sight: str) -> None:
     """Start a run and send Ctrl-C once its log says something."""
     process = subprocess.Popen(
@@ -297,28 +209,26 @@ def interrupted(folder: Path, words: tuple[str, ...], log: Path, sight: str) -> 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="sends a POSIX signal")
 def test_an_interrupted_run_goes_on_where_it_stopped(small_project: Path) -> None:
+    """With real processes and signals; unit/test_pipeline.py interrupts every step."""
     run = small_project / "runs" / "stopped"
-    words = (*OPTIMIZE, *DATA, *ONLY, "--name", "stopped")
-    interrupted(small_project, words, run / "raudo.log", "open OK")
+    words = (*OPTIMIZE, *DATA, "--only", "onnxruntime-fp32", "--name", "stopped")
+    interrupted(small_project, words, run / "raudo.log", "validate torch-fp32 OK")
     assert not (run / "report.json").exists()
     told = typed(small_project, "report", str(run))
     assert told.returncode == 2
     assert "--resume" in told.stderr
+    kept = [*(run / "engines").glob("torch-fp32.pt"), *(run / "state").glob("found-*.npz")]
+    before = {file: file.stat().st_mtime_ns for file in kept}
+    assert len(before) == 2
     again = ("optimize", "--resume", "--name", "stopped")
-    interrupted(small_project, again, run / "raudo.log", "validate torch-fp32 OK")
-    made = {f: f.stat().st_mtime_ns for f in (run / "engines").glob("torch-fp32.pt")}
-    kept = {f: f.stat().st_mtime_ns for f in (run / "state").glob("found-*.npz")}
-    assert made
-    assert kept
-    interrupted(small_project, again, run / "raudo.log", "validate openvino-int8 OK")
+    interrupted(small_project, again, run / "raudo.log", "validate onnxruntime-fp32 OK")
     assert not (run / "state" / "timed.json").exists()
     ended = typed(small_project, *again)
     assert ended.returncode in GATED, ended.stdout + ended.stderr
     report = report_of(run)
-    assert {c.name for c in report.candidates} >= set(NAMES)
+    assert {c.name for c in report.candidates} == {"torch-fp32", "onnxruntime-fp32"}
     assert all(c.status == "OK" and c.speedup and c.map50 for c in report.candidates)
-    assert {f: f.stat().st_mtime_ns for f in made} == made, "an engine was made again"
-    assert all(f.is_file() for f in kept), "what was found is gone"
+    assert {file: file.stat().st_mtime_ns for file in before} == before, "something was redone"
 
 
 def test_an_onnx_file_of_another_package_is_a_source(

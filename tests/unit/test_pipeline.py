@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from canned_runs import SAMPLES
 from raudo.errors import EngineError, UsageError, WorkerError
 from raudo.pipeline import optimize
 from raudo.records import PrecisionAudit
@@ -146,6 +147,19 @@ def test_without_labels_there_is_a_verdict_on_similarity_alone(project: Project)
     for candidate in report.candidates:
         assert candidate.map50 is None
     assert "accuracy not validated" in (run.folder / "report.html").read_text(encoding="utf-8")
+
+
+def test_a_video_is_compared_frame_by_frame(project: Project) -> None:
+    report, run = optimize(project.settings(images=SAMPLES / "highway_960x540.mp4"))
+    assert report.source.images == len(list((run.folder / "frames").iterdir())) > 10
+    assert not report.source.accuracy_validated
+    assert {c.similarity_percent for c in report.candidates if c.name == "null-same"} == {100}
+
+
+def test_a_run_is_not_resumed_at_another_size(project: Project) -> None:
+    optimize(project.settings())
+    with pytest.raises(UsageError, match="was begun with another input"):
+        optimize(project.settings(size=(64, 64)), resume=True)
 
 
 def test_an_unknown_candidate_is_refused_before_a_run_is_made(project: Project) -> None:

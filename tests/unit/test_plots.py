@@ -86,6 +86,20 @@ def test_many_candidates_and_equal_values(count: int) -> None:
     assert sum(name.startswith("engine-") for name in shown) == count
 
 
+def test_a_long_tail_leaves_room_for_the_rest() -> None:
+    """One engine that once waited for seconds must not press all others against the axis."""
+
+    def ticks(*spreads: Spread) -> list[float]:
+        shown = texts(latency_spreads(spreads, wide=True, label="x"))
+        return [float(text) for text in shown if re.fullmatch(r"[\d.]+", text)]
+
+    usual = ticks(spread("a", 10.0, 12.0, 15.0), spread("b", 11.0, 13.0))
+    assert usual[0] == 0
+    tailed = ticks(spread("a", 10.0, 12.0, 15.0), spread("b", 11.0, 11.0, 2000.0))
+    assert tailed[0] > 0
+    assert {10.0, 100.0, 1000.0} <= set(tailed)
+
+
 def test_plots_are_deterministic_and_stand_alone() -> None:
     one, two = (latency_against_quality(POINTS, "q", wide=True, label="x") for _ in range(2))
     assert one == two

@@ -1,0 +1,123 @@
+"""The command line on canned engines: what it prints, its exit codes, how Ctrl-C ends."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from typer.testing import CliRunner
+
+from raudo.cli import app
+from raudo.errors import WorkerError
+from raudo.records import Report
+
+if TYPE_CHECKING:
+    from canned_runs import Project
+
+EASY = ("--gate", "production_cpu.speedup=0.01")
+SHORT = ("--shapes", "own", "--timing-budget", "0.2", "--name", "run")
+
+
+def typed(project: Project, *words: str) -> Any:
+    """Type a command in the project's folder."""
+    return CliRunner().invoke(app, list(words), catch_exceptions=False)
+
+
+def optimized(project: Project, *words: str) -> Any:
+    model, data = str(project.folder / "model.pt"), str(project.data)
+    output = ("--output", str(project.folder / "runs"))
+    return typed(project, "optimize", model, "--data", data, *SHORT, *output, *words)
+
+
+def resumed(project: Project, *words: str) -> Any:
+    again = ("--resume", "--name", "run", "--output", str(project.folder / "runs"))
+    return typed(project, "optimize", *again, *words)
+
+
+def shown(ended: Any) -> str:
+    return " ".join(ended.stdout.split())
+
+
+def test_what_passes_is_exit_code_0(project: Project) -> None:
+    ended = optimized(project, *EASY)
+    assert ended.exit_code == 0, ended.output
+    assert "✔ production_cpu: PASS -> null-same" in shown(ended)
+    assert str(project.folder / "runs/run/report.html") in ended.stdout.replace("\n", "")
+
+
+def test_a_gate_out_of_reach_is_exit_code_1_and_says_by_how_much(project: Project) -> None:
+    ended = optimized(project, "--gate", "production_cpu.speedup=10000")
+    assert ended.exit_code == 1, ended.output
+    assert "production_cpu: FAIL" in shown(ended)
+    assert "fails on speedup by" in shown(ended)
+
+
+def test_a_gate_inside_of_an_interval_is_exit_code_3(project: Project) -> None:
+    report = Report.model_validate_json(optimized(project, "--json").stdout)
+    (same,) = (c for c in report.candidates if c.name == "null-same")
+    assert same.speedup is not None
+    assert same.speedup.low < same.speedup.median
+    gate = f"production_cpu.speedup={same.speedup.median!r}"
+    ended = resumed(project, "--only", same.name, "--gate", gate)
+    assert ended.exit_code == 3, ended.output
+    assert "straddles the gate" in shown(ended)
+
+
+def test_the_exit_code_speaks_of_the_targets_asked_for(project: Project) -> None:
+    never = ("--gate", "production_cpu.speedup=10000")
+    assert optimized(project, *never, "--target", "development").exit_code == 0
+    assert resumed(project, *never, "--target", "production_gpu").exit_code == 0, "it is SKIPPED"
+    both = ("--target", "development", "--target", "production_cpu")
+    assert resumed(project, *never, *both).exit_code == 1
+
+
+def test_json_is_the_report_and_nothing_else(project: Project) -> None:
+    ended = optimized(project, *EASY, "--json")
+    written = json.loads((project.folder / "runs/run/report.json").read_bytes())
+    assert json.loads(ended.stdout) == written
+
+
+def test_ctrl_c_names_the_way_on(project: Project) -> None:
+    project.faults.planned["evaluate", "null-same"] = KeyboardInterrupt()
+    ended = optimized(project)
+    assert ended.exit_code == 130
+    assert "optimize --resume" in ended.stderr
+    assert "Traceback" not in ended.output
+    project.faults.planned.clear()
+    assert resumed(project, *EASY).exit_code == 0
+
+
+def test_a_run_that_cannot_go_on_is_a_line_a_hint_and_exit_code_2(project: Project) -> None:
+    project.faults.planned["build", "null-base"] = WorkerError("it crashed", hint="mend it")
+    ended = optimized(project)
+    assert ended.exit_code == 2
+    assert "error: the baseline null-base failed: it crashed\nhint: " in ended.stderr
+    assert not ended.stdout
+
+
+def test_why_each_won_or_lost_is_told_on_request(project: Project) -> None:
+    optimized(project, *EASY)
+    run = str(project.folder / "runs/run")
+    plain, explained = typed(project, "report", run), typed(project, "report", run, "--explain")
+    assert plain.exit_code == explained.exit_code == 0
+    assert len(shown(explained)) > len(shown(plain))
+    assert "null-other: " in shown(explained)
+
+
+def test_settings_in_yaml_yield_to_the_command_line(project: Project) -> None:
+    file = project.folder / "settings.yaml"
+    file.write_text("gates: {production_cpu: {speedup: 10000}}\ncandidates: [null-same]\n")
+    ended = optimized(project, "--config", str(file), "--json")
+    assert ended.exit_code == 1, ended.output
+    names = [c["name"] for c in json.loads(ended.stdout)["candidates"]]
+    assert names == ["null-base", "null-same"]
+    assert resumed(project, *EASY).exit_code == 0
+
+
+@pytest.mark.parametrize("size", ["12by12", "x", "480x640x3", "-1"])
+def test_a_size_is_two_sides_or_one(size: str, project: Project) -> None:
+    ended = optimized(project, f"--size={size}")
+    assert ended.exit_code == 2
+    assert "not HEIGHTxWIDTH" in ended.stderr
+    assert not (project.folder / "runs").exists()

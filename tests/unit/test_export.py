@@ -1,0 +1,102 @@
+"""`raudo export` on canned engines: which files it leaves, what it skips, what it takes back."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from typer.testing import CliRunner
+
+from raudo.cli import app
+from raudo.errors import EngineError, WorkerError
+from raudo.records import PrecisionAudit
+from raudo.workspace import read_artifact
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from canned_runs import Project
+
+
+def export(project: Project, *words: str) -> Any:
+    """Export the project's model into its folder `made`."""
+    model, made = str(project.folder / "model.pt"), str(project.folder / "made")
+    command = ["export", model, "--to", "null", "--output", made, *words]
+    return CliRunner().invoke(app, command, catch_exceptions=False)
+
+
+def made(project: Project) -> set[str]:
+    return {file.name for file in (project.folder / "made").iterdir()}
+
+
+@pytest.fixture
+def calibration(project: Project) -> Path:
+    return project.data.parent / "images" / "val"
+
+
+def test_each_precision_is_a_file_with_its_manifest(project: Project, calibration: Path) -> None:
+    words = ("--precision", "fp32,int8", "--calibration", str(calibration), "--json")
+    ended = export(project, *words)
+    assert ended.exit_code == 0, ended.output
+    rows = {row["name"]: row for row in json.loads(ended.stdout)}
+    assert {name: row["status"] for name, row in rows.items()} == {
+        "null-base": "OK",
+        "null-small": "OK",
+    }
+    assert made(project) == {
+        "model.npz",
+        "model.npz.json",
+        "model.int8.npz",
+        "model.int8.npz.json",
+    }
+    small = read_artifact(project.folder / "made" / "model.int8.npz").manifest
+    assert small.audit == PrecisionAudit(found={"int8": 1})
+    assert small.calibration is not None
+    assert small.calibration.images == 3
+    assert read_artifact(project.folder / "made" / "model.npz").manifest.calibration is None
+
+
+def test_int8_without_images_is_skipped_with_the_reason(project: Project) -> None:
+    ended = export(project, "--precision", "fp32,int8")
+    assert ended.exit_code == 0, ended.output
+    assert "no calibration images" in " ".join(ended.stdout.split())
+    assert made(project) == {"model.npz", "model.npz.json"}
+
+
+def test_nothing_made_is_exit_code_2(project: Project) -> None:
+    assert export(project, "--precision", "int8").exit_code == 2
+    assert made(project) == set()
+
+
+def test_a_precision_that_a_format_does_not_have_is_skipped(project: Project) -> None:
+    ended = export(project, "--precision", "fp32,bf16", "--json")
+    assert ended.exit_code == 0, ended.output
+    rows = {row["name"]: row for row in json.loads(ended.stdout)}
+    assert rows["null-bf16"]["status"] == "SKIPPED"
+    assert "has no bf16" in rows["null-bf16"]["reason"]
+
+
+@pytest.mark.parametrize("action", ["build", "open"])
+def test_what_failed_is_taken_back(action: str, project: Project, calibration: Path) -> None:
+    project.faults.planned[action, "null-small"] = WorkerError("it crashed", hint="")
+    ended = export(project, "--precision", "fp32,int8", "--calibration", str(calibration))
+    assert ended.exit_code == 2
+    assert "it crashed" in ended.stdout
+    assert made(project) == {"model.npz", "model.npz.json"}
+
+
+def test_another_precision_than_asked_for_is_no_engine(project: Project) -> None:
+    project.faults.audits["model"] = PrecisionAudit(found={"fp16": 3, "fp32": 1})
+    ended = export(project)
+    assert ended.exit_code == 2
+    assert "asked for fp32, but found 3 in fp16" in " ".join(ended.stdout.split())
+    assert made(project) == set()
+
+
+def test_a_model_that_does_not_export_leaves_no_engine(project: Project) -> None:
+    project.faults.planned["write_onnx", "export"] = EngineError("no such operator", hint="none")
+    ended = export(project)
+    assert ended.exit_code == 2
+    assert ended.stderr == "error: no such operator\nhint: none\n"
+    assert made(project) == set()
