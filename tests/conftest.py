@@ -157,10 +157,19 @@ def _tiny_constants() -> dict[str, NDArray[np.float32] | NDArray[np.int64]]:
     }
 
 
+PROMETHEUS = REPOSITORY / ".venv" / "prometheus" / "usr" / "bin"
+
+
 @pytest.fixture(scope="session")
 def promtool() -> Path:
     """Prometheus's own tool; `tests/install_tools.sh` gets it."""
-    return installed("promtool", REPOSITORY / ".venv" / "prometheus" / "usr" / "bin")
+    return installed("promtool", PROMETHEUS)
+
+
+@pytest.fixture(scope="session")
+def prometheus() -> Path:
+    """Prometheus itself."""
+    return installed("prometheus", PROMETHEUS)
 
 
 def installed(program: str, folder: Path) -> Path:

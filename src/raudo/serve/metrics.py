@@ -139,8 +139,9 @@ class ServiceMetrics(NullObserver):
                 self._classes.labels(variant, classes[label]).inc(int(count))
 
     def model_loaded(self, version: ModelVersion) -> None:
-        """Show it."""
+        """Show it; a counter that starts at 0 lets Prometheus see its first increase."""
         self._models.labels(*_identity(version)).set(1)
+        self._restarts.labels(version.variant)
 
     def model_unloaded(self, version: ModelVersion) -> None:
         """Show it no more."""
