@@ -32,7 +32,7 @@ MAX_FILE_BYTES = 5_000_000
 OPTIONAL = ("torch", "torchvision", "onnx", "onnxruntime", "openvino", "nncf", "ultralytics")
 OPTIONAL += ("matplotlib", "jinja2", "pycocotools", "faster_coco_eval", "tensorrt")
 OPTIONAL += ("starlette", "uvicorn", "grpc", "google", "prometheus_client", "python_multipart")
-OPTIONAL += ("ncnn", "pnnx", "ai_edge_litert", "ai_edge_quantizer", "flatbuffers")
+OPTIONAL += ("ncnn", "pnnx", "ai_edge_litert", "ai_edge_quantizer", "flatbuffers", "ray")
 HEAVY = ("numpy", "cv2", "PIL", "torch", "onnx", "onnxruntime", "openvino", "nncf", "matplotlib")
 
 # The folders whose plug-ins nobody else may know; metrics, by contrast, are known to the report.

@@ -337,13 +337,20 @@ def detect(
             "videos and folders."
         ),
     ] = None,
+    cluster: Annotated[
+        bool, typer.Option("--cluster", help="Share a folder out over a Ray cluster.")
+    ] = False,
     trust_checkpoint: Trust = False,
     json: Json = False,
 ) -> None:
     """Detect in an image, a folder, a video or a camera; draw boxes, write JSON lines."""
     from raudo import console
     from raudo.detect import DetectRequest
-    from raudo.detect import detect as run_detect
+
+    if cluster:
+        from raudo.cluster import detect_folder as run_detect
+    else:
+        from raudo.detect import detect as run_detect
 
     request = DetectRequest(
         engine=engine,
