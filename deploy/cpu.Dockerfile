@@ -10,7 +10,7 @@ COPY src ./src
 RUN /srv/raudo/bin/python -m pip install --constraint constraints.txt ".[serve]" openvino onnxruntime onnx
 
 FROM python:3.11.14-slim-bookworm@sha256:65a93d69fa75478d554f4ad27c85c1e69fa184956261b4301ebaf6dbb0a3543d
-RUN useradd --system --uid 10001 --no-create-home raudo
+RUN useradd --no-log-init --uid 10001 --no-create-home --shell /usr/sbin/nologin raudo
 COPY --from=build /srv/raudo /srv/raudo
 ENV PATH=/srv/raudo/bin:/usr/local/bin:/usr/bin:/bin HOME=/tmp PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1
 USER 10001:10001

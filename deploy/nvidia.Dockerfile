@@ -11,7 +11,7 @@ COPY src ./src
 RUN /srv/raudo/bin/python -m pip install --constraint constraints.txt ".[serve]" cuda-bindings
 
 FROM nvcr.io/nvidia/tensorrt:25.08-py3
-RUN useradd --system --uid 10001 --no-create-home raudo
+RUN useradd --no-log-init --uid 10001 --no-create-home --shell /usr/sbin/nologin raudo
 COPY --from=build /srv/raudo /srv/raudo
 ENV PATH=/srv/raudo/bin:/usr/local/bin:/usr/bin:/bin HOME=/tmp PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1
 ENV NVIDIA_VISIBLE_DEVICES=all NVIDIA_DRIVER_CAPABILITIES=compute,utility

@@ -94,6 +94,11 @@ class Builder:
                 self._stages[-1] = self._do(step, self._stages[-1])
         return self._stages[-1]
 
+    def close(self) -> None:
+        """Unmount every stage."""
+        for stage in self._stages:
+            run(["umount", "--recursive", "--lazy", str(stage.root)])
+
     def _begin(self, rest: str) -> Image:
         number = len(self._stages)
         folder = self._work / f"stage{number}"
@@ -193,22 +198,21 @@ class Container:
         run(["mount", "-o", "remount,ro", str(image.root)])
         inside = shlex.join(self._inside([*image.entrypoint, *image.command]))
         self._process = subprocess.Popen(
-            ["unshare", "--net", "--", "sh", "-c", f"ip link set lo up && exec {inside}"],
-            env=image.env,
+            ["unshare", "--net", "--", "sh", "-c", f"ip link set lo up && exec {inside}"]
         )
 
     def _inside(self, command: list[str]) -> list[str]:
         image = self._image
         group = image.user.partition(":")[2]
         identity = [f"--userspec={image.user}", f"--groups={group}"]
-        return ["chroot", *identity, str(image.root), *command]
+        only = ["env", "-i", *(f"{name}={value}" for name, value in image.env.items())]
+        return ["chroot", *identity, str(image.root), *only, *command]
 
     def execute(self, *command: str) -> subprocess.CompletedProcess[str]:
         """Run a command beside the service, as `docker exec` does."""
         enter = ["nsenter", f"--net=/proc/{self._process.pid}/ns/net", "--"]
         return subprocess.run(
             [*enter, *self._inside(list(command))],
-            env=self._image.env,
             capture_output=True,
             text=True,
             check=False,
@@ -240,8 +244,17 @@ class Container:
         self._process.wait()
 
 
-def check(container: Container) -> dict[str, bool]:
-    """Return what holds of a started container."""
+def check(image: Image, model: Path, picture: Path) -> dict[str, bool]:
+    """Start an image and return what holds of it."""
+    container = Container(image, model, picture)
+    try:
+        return observe(container)
+    finally:
+        container.kill()
+
+
+def observe(container: Container) -> dict[str, bool]:
+    """Return what holds of a container that was started, and stop it."""
     healthy = container.wait_until_healthy()
     answer = container.execute("python3", "-c", ASK)
     print(f"healthy after {healthy:.1f} s; {answer.stdout[:300]}{answer.stderr[-600:]}", flush=True)
@@ -283,13 +296,11 @@ def main() -> None:
             wanted = [f"--include={BASE_PACKAGES}", options.suite, str(base), options.mirror]
             run(["debootstrap", "--variant=minbase", *wanted])
         steps = parse(options.dockerfile.read_text(encoding="utf-8"))
-        image = Builder(base, work, options.bind).build(steps)
-        container = Container(image, options.model, options.image)
+        builder = Builder(base, work, options.bind)
         try:
-            held = check(container)
+            held = check(builder.build(steps), options.model, options.image)
         finally:
-            container.kill()
-            subprocess.run(["umount", "--recursive", "--lazy", str(image.root)], check=False)
+            builder.close()
     for what, holds in held.items():
         print(f"{'ok' if holds else 'FAILED'}: {what}")
     sys.exit(0 if all(held.values()) else 1)
