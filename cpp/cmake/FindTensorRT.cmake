@@ -1,10 +1,14 @@
 # Finds TensorRT 8.5 to 11, or TensorRT for RTX, below TENSORRT_ROOT or in the system, and CUDA.
+# Wheels hold the libraries under their versioned names only, and no headers: name the folder of each,
+# TENSORRT_ROOT "LIBRARIES;HEADERS".
 #
 # Makes the target TensorRT::TensorRT.
 
 find_path(TensorRT_INCLUDE_DIR NvInfer.h
   HINTS ${TENSORRT_ROOT} ENV TENSORRT_ROOT PATH_SUFFIXES include)
-find_library(TensorRT_LIBRARY NAMES nvinfer nvinfer_11 nvinfer_10 tensorrt_rtx
+find_library(TensorRT_LIBRARY
+  NAMES nvinfer nvinfer_11 nvinfer_10 tensorrt_rtx
+        libnvinfer.so.11 libnvinfer.so.10 libnvinfer.so.8 libtensorrt_rtx.so.1
   HINTS ${TENSORRT_ROOT} ENV TENSORRT_ROOT PATH_SUFFIXES lib lib64)
 find_package(CUDAToolkit QUIET)
 

@@ -1,6 +1,5 @@
-# Finds the runtimes; raudo_add_backends(TARGET) compiles a file into TARGET for each.
-#
-# Sets RAUDO_BACKEND_LIBRARIES, what a target made of those files links.
+# raudo_find_backends() finds the runtimes; raudo_add_backends(TARGET) compiles a file into TARGET for
+# each, and what is made of those files links RAUDO_BACKEND_LIBRARIES.
 
 # Where pip installed a Python package: in VIRTUAL_ENV, in the project's .venv, or the system's.
 function(raudo_find_wheel package result)
@@ -40,49 +39,51 @@ macro(raudo_find_tensorrt)
   set(RAUDO_TENSORRT_LIBRARIES TensorRT::TensorRT)
 endmacro()
 
-function(raudo_add_backends target)
-  set(names "")
-  set(libraries "")
+# Sets RAUDO_BACKENDS, the options of those that were found. A macro: languages are enabled at file scope.
+macro(raudo_find_backends)
+  set(RAUDO_BACKENDS "")
+  set(RAUDO_BACKEND_LIBRARIES "")
   foreach(entry "OPENVINO;OpenVINO" "ONNXRUNTIME;OnnxRuntime" "TENSORRT;TensorRT")
     list(GET entry 0 option)
     list(GET entry 1 package)
     string(TOLOWER ${option} file)
-    if(NOT RAUDO_${option})
-      continue()
-    endif()
-    cmake_language(CALL raudo_find_${file})
-    if(${package}_FOUND)
-      target_sources(${target} PRIVATE src/backends/${file}.cpp)
-      target_compile_definitions(${target} PRIVATE RAUDO_WITH_${option})
-      target_link_libraries(${target} PRIVATE ${RAUDO_${option}_LIBRARIES})
-      list(APPEND libraries ${RAUDO_${option}_LIBRARIES})
-      list(APPEND names ${package})
-    elseif(NOT RAUDO_${option} STREQUAL AUTO)
-      message(FATAL_ERROR "${package} was asked for (RAUDO_${option}=${RAUDO_${option}}), but was "
-                          "not found; ${package}_ROOT, or what README.md says of it, names its place")
+    if(RAUDO_${option})
+      cmake_language(CALL raudo_find_${file})
+      if(${package}_FOUND)
+        list(APPEND RAUDO_BACKENDS ${option})
+        list(APPEND RAUDO_BACKEND_LIBRARIES ${RAUDO_${option}_LIBRARIES})
+      elseif(NOT RAUDO_${option} STREQUAL AUTO)
+        message(FATAL_ERROR "${package} was asked for (RAUDO_${option}=${RAUDO_${option}}), but was "
+                            "not found; ${package}_ROOT, or what README.md says of it, names its place")
+      endif()
     endif()
   endforeach()
-  if(NOT names)
+  if(NOT RAUDO_BACKENDS)
     message(FATAL_ERROR
       "No runtime was found, and the detector needs at least one of them:\n"
       "  OpenVINO      pip install openvino, or set OpenVINO_DIR\n"
       "  ONNX Runtime  set ONNXRUNTIME_ROOT (include and lib), or install libonnxruntime-dev\n"
       "  TensorRT      set TENSORRT_ROOT (include and lib), and have the CUDA toolkit")
   endif()
-  list(JOIN names ", " names)
-  message(STATUS "raudo: runtimes: ${names}")
-  if("TensorRT" IN_LIST names)
-    raudo_add_kernels(${target})
+  message(STATUS "raudo: runtimes: ${RAUDO_BACKENDS}")
+  if("TENSORRT" IN_LIST RAUDO_BACKENDS)
+    if(NOT CMAKE_CUDA_ARCHITECTURES)
+      set(CMAKE_CUDA_ARCHITECTURES all-major)  # of those that this nvcc knows
+    endif()
+    set(CMAKE_CUDA_STANDARD 17)
+    set(CMAKE_CUDA_RUNTIME_LIBRARY Shared)
+    enable_language(CUDA)
   endif()
-  set(RAUDO_BACKEND_LIBRARIES ${libraries} PARENT_SCOPE)
-endfunction()
+endmacro()
 
-# The CUDA kernels: for every architecture of Turing and later that this nvcc knows.
-function(raudo_add_kernels target)
-  if(NOT CMAKE_CUDA_ARCHITECTURES)
-    set(CMAKE_CUDA_ARCHITECTURES all-major)
+function(raudo_add_backends target)
+  foreach(option IN LISTS RAUDO_BACKENDS)
+    string(TOLOWER ${option} file)
+    target_sources(${target} PRIVATE src/backends/${file}.cpp)
+    target_compile_definitions(${target} PRIVATE RAUDO_WITH_${option})
+    target_link_libraries(${target} PRIVATE ${RAUDO_${option}_LIBRARIES})
+  endforeach()
+  if("TENSORRT" IN_LIST RAUDO_BACKENDS)
+    target_sources(${target} PRIVATE src/backends/letterbox.cu)
   endif()
-  enable_language(CUDA)
-  target_sources(${target} PRIVATE src/backends/letterbox.cu)
-  set_target_properties(${target} PROPERTIES CUDA_STANDARD 17 CUDA_ARCHITECTURES "${CMAKE_CUDA_ARCHITECTURES}")
 endfunction()
