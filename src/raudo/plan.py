@@ -41,7 +41,7 @@ class Plan:
 
     @property
     def name(self) -> str:
-        """The candidate's name: `<backend>-<variant>[+<kept layers>][@<height>x<width>[+...]]`."""
+        """The candidate's name: `<backend>-<variant>[+<kept layers>][@<sizes>]`."""
         kept = f"+{len(self.keep)}" if self.keep else ""
         return f"{self.backend}-{self.variant.name}{kept}{self.size_suffix}"
 
@@ -49,7 +49,8 @@ class Plan:
     def size_suffix(self) -> str:
         """The end of names of files that hold for this size alone."""
         sizes = self.rectangles or ((self.size,) if self.size else ())
-        return "@" + "+".join(f"{height}x{width}" for height, width in sizes) if sizes else ""
+        told = "+".join(f"{height}x{width}" for height, width in sizes)
+        return f"@{told}{'+own' if self.rectangles else ''}" if told else ""
 
     @property
     def parts(self) -> tuple[Plan, ...]:

@@ -29,6 +29,16 @@ def test_the_baseline_s_backend_comes_first_and_names_are_unique() -> None:
     assert plan.baseline_plan(has_module=True).name == names[0]
 
 
+def test_an_engine_of_several_rectangles_is_put_together_from_engines_of_other_names() -> None:
+    for rectangles in (((384, 640),), ((384, 640), (640, 384))):
+        mixed = replace(PLANS[0], rectangles=rectangles)
+        names = [part.name for part in mixed.parts]
+        assert names[0] == PLANS[0].name
+        assert len({mixed.name, *names}) == len(rectangles) + 2
+        assert plan.base_name(mixed.name) == PLANS[0].name
+        assert plan.base_name(names[-1]) == PLANS[0].name
+
+
 def test_the_baseline_of_a_graph_without_module_is_made_from_onnx() -> None:
     chosen = plan.baseline_plan(has_module=False)
     assert discover.backend(chosen.backend).made_from == "onnx"

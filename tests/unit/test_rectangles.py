@@ -44,7 +44,7 @@ def part(folder: Path, size: tuple[int, int], source: str = "0" * 64) -> Path:
 def engine(tmp_path: Path) -> Path:
     """An engine of three rectangles."""
     parts = [part(tmp_path, size) for size in (OWN, WIDE, TALL)]
-    combine("null@32x64+64x32", parts, tmp_path / "mixed.npz")
+    combine("null@32x64+64x32+own", parts, tmp_path / "mixed.npz")
     return tmp_path / "mixed.npz"
 
 
