@@ -142,6 +142,7 @@ def candidate(
         file=f"engines/{name}.bin",
         latency_ms=timed.stages["end_to_end"],
         throughput_fps=max(t.fps for t in timed.throughput),
+        throughput_setting=max(timed.throughput, key=lambda t: t.fps),
         speedup=timed.speedup,
         map50=scored and scored.map50,
         map50_95=scored and scored.map50_95,

@@ -352,7 +352,8 @@ def throughput(
         (1,),
     )
     found: list[Throughput] = []
-    for setting in itertools.product(sorted({1, threads}), sorted({1, *batches})):
+    streams_tried = {1, max(1, threads // 2), threads}
+    for setting in itertools.product(sorted(streams_tried), sorted({1, *batches})):
         streams, batch = setting
         try:
             if found:

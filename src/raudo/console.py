@@ -119,8 +119,10 @@ def show_report(report: Report, where: Path, *, explained: bool = False) -> None
 def show_decision(target: str, decision: Decision) -> None:
     """Print one verdict with its reasons."""
     choice = f" -> [bold]{decision.choice}[/]" if decision.choice else ""
-    if decision.best_throughput not in {None, decision.choice}:
-        choice += f" (most frames a second: {decision.best_throughput})"
+    if decision.best_throughput is not None and decision.throughput_setting is not None:
+        other = decision.best_throughput != decision.choice
+        name = f"{decision.best_throughput}, " if other else ""
+        choice += f" (most frames a second: {name}{decision.throughput_setting.title})"
     mark = MARKS[decision.verdict]
     out.print(f"\n{mark} {target}: {styled(decision.verdict)}{choice}", highlight=False)
     for reason in decision.reasons:

@@ -188,6 +188,7 @@ def _passed(chosen: Assessed, assessed: Sequence[Assessed]) -> Decision:
         verdict="PASS",
         choice=candidate.name,
         best_throughput=busiest.name,
+        throughput_setting=busiest.throughput_setting,
         reasons=tuple(reasons),
         next_steps=_once(steps),
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from raudo.checks import assess
 from raudo.config import Gates
@@ -14,16 +14,23 @@ if TYPE_CHECKING:
     from raudo.records import Candidate, Report
 
 
-def pareto(candidates: Sequence[Candidate]) -> tuple[str, ...]:
-    """Return the candidates that none beats in both latency and quality, fastest first.
+def pareto(
+    candidates: Sequence[Candidate], by: Literal["latency", "throughput"] = "latency"
+) -> tuple[str, ...]:
+    """Return the candidates that none beats in both speed and quality, fastest first.
 
     Quality is mAP@0.5 where there are labels, and similarity to the baseline elsewhere.
+
+    Args:
+        candidates: All of them.
+        by: What speed is: the median latency, or frames a second at the best setting of streams
+            and batch size.
     """
     labelled = any(c.map50 is not None for c in candidates)
     points = [
-        (c.latency_ms.p50, -quality, c.name)
+        (seconds, -quality, c.name)
         for c in candidates
-        if c.latency_ms is not None
+        if (seconds := _seconds(c, by)) is not None
         and (quality := c.map50 if labelled else c.similarity_percent) is not None
     ]
     front: list[str] = []
@@ -35,21 +42,37 @@ def pareto(candidates: Sequence[Candidate]) -> tuple[str, ...]:
     return tuple(front)
 
 
+def _seconds(candidate: Candidate, by: Literal["latency", "throughput"]) -> float | None:
+    """Return the seconds a frame, or nothing if they were not measured."""
+    if by == "throughput":
+        return 1 / candidate.throughput_fps if candidate.throughput_fps else None
+    return candidate.latency_ms.p50 / 1e3 if candidate.latency_ms else None
+
+
 def explain(report: Report) -> tuple[tuple[str, str], ...]:
     """Return (candidate, why) for every candidate, in the report's order."""
     return tuple((c.name, _why(c, report)) for c in report.candidates)
 
 
 def _why(candidate: Candidate, report: Report) -> str:
+    busiest = [t for t, d in report.decisions.items() if d.best_throughput == candidate.name]
+    most = f"most frames a second for {', '.join(busiest)}{_setting(candidate)}" if busiest else ""
     chosen = [t for t, d in report.decisions.items() if d.choice == candidate.name]
     if chosen:
-        return f"chosen for {', '.join(chosen)}"
+        return "; ".join(filter(None, (f"chosen for {', '.join(chosen)}", most)))
     if candidate.status != "OK":
         return f"{candidate.status}: {candidate.reason}"
     if candidate.baseline:
         return "the baseline"
-    lines = [line for t in candidate.targets if (line := _lost(candidate, t, report))]
+    lines = [most] if most else []
+    lines += [line for t in candidate.targets if (line := _lost(candidate, t, report))]
     return "; ".join(dict.fromkeys(lines)) or "measured for comparison only"
+
+
+def _setting(candidate: Candidate) -> str:
+    """Tell how a candidate reaches its most frames a second."""
+    setting = candidate.throughput_setting
+    return f" ({setting.fps:.1f} with {setting.title})" if setting else ""
 
 
 def _lost(candidate: Candidate, target: str, report: Report) -> str:

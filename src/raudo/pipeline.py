@@ -125,12 +125,14 @@ def _benchmark_all(job: Job) -> Timed:
         job.fail(name, "benchmark", WorkerError(reason, hint="the run's log says more"), start)
     for name in sorted(alive & timed.measurements.keys()):
         measurement = timed.measurements[name]
+        best = max(measurement.throughput, key=lambda setting: setting.fps, default=None)
         job.update(
             name,
             measurement=measurement,
             profile=timed.profiles.get(name, ()),
             latency_ms=measurement.stages["end_to_end"],
-            throughput_fps=max((t.fps for t in measurement.throughput), default=None),
+            throughput_fps=best.fps if best else None,
+            throughput_setting=best,
             speedup=measurement.speedup,
             peak_memory_bytes=measurement.peak_memory_bytes,
         )
@@ -196,6 +198,7 @@ def _conclude(job: Job, timed: Timed, seconds: float) -> Report:
             has_gpu=bool(job.machine.gpus),
         ),
         pareto=pareto(candidates),
+        pareto_throughput=pareto(candidates, by="throughput"),
         steps=tuple(job.steps),
         warnings=inputs.warnings,
     )

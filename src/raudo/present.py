@@ -277,8 +277,4 @@ def outside_int8(candidate: Candidate) -> float | None:
 
 def best_throughput(candidate: Candidate) -> str:
     """Return the setting at which the throughput was best, or nothing."""
-    if candidate.measurement is None or not candidate.measurement.throughput:
-        return ""
-    best = max(candidate.measurement.throughput, key=lambda t: t.fps)
-    streams = "1 stream" if best.streams == 1 else f"{best.streams} streams"
-    return f"{streams}, batch {best.batch}"
+    return candidate.throughput_setting.title if candidate.throughput_setting else ""

@@ -185,6 +185,12 @@ class Throughput(Record):
     batch: int
     fps: float
 
+    @property
+    def title(self) -> str:
+        """The setting in words."""
+        streams = "1 stream" if self.streams == 1 else f"{self.streams} streams"
+        return f"{streams}, batch {self.batch}"
+
 
 class Measurement(Record):
     """What the timed rounds say of one engine; all times in milliseconds a frame.
@@ -268,6 +274,9 @@ class Candidate(Record):
     file: str | None = Field(default=None, description="Engine file, relative to the run folder")
     latency_ms: Percentiles | None = Field(default=None, description="End to end")
     throughput_fps: float | None = Field(default=None, description="At the best setting")
+    throughput_setting: Throughput | None = Field(
+        default=None, description="The streams and the batch size of the most frames a second"
+    )
     speedup: Speedup | None = None
     map50: float | None = None
     map50_95: float | None = None
@@ -291,6 +300,9 @@ class Decision(Record):
     choice: str | None = Field(description="The candidate of the best latency, or None")
     best_throughput: str | None = Field(
         default=None, description="The passing candidate of the most frames a second"
+    )
+    throughput_setting: Throughput | None = Field(
+        default=None, description="How many streams and which batch size it reaches them with"
     )
     reasons: tuple[str, ...]
     next_steps: tuple[str, ...] = ()
@@ -349,6 +361,9 @@ class Report(Record):
     decisions: dict[Target, Decision]
     pareto: tuple[str, ...] = Field(
         default=(), description="Candidates that none beats in both latency and quality"
+    )
+    pareto_throughput: tuple[str, ...] = Field(
+        default=(), description="The same for frames a second and quality"
     )
     steps: tuple[StepResult, ...]
     warnings: tuple[str, ...] = ()

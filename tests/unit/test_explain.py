@@ -30,3 +30,23 @@ def test_the_front_holds_what_nothing_beats() -> None:
             if o is not c
         )
         assert (name in front) or beaten
+
+
+def test_the_most_frames_a_second_are_explained_with_their_setting() -> None:
+    report = full()
+    decision = report.decisions["production_cpu"]
+    assert decision.best_throughput is not None
+    assert decision.throughput_setting is not None
+    why = dict(explain(report))[decision.best_throughput]
+    assert "most frames a second for production_cpu (" in why
+    assert decision.throughput_setting.title in why
+
+
+def test_the_front_of_throughput_is_ranked_by_frames_a_second() -> None:
+    first, second, *_ = [c for c in full().candidates if c.latency_ms and c.map50 is not None]
+    slow = first.model_copy(update={"throughput_fps": 10.0, "map50": 0.5})
+    fast = second.model_copy(update={"throughput_fps": 20.0, "map50": 0.4})
+    untimed = second.model_copy(update={"throughput_fps": None, "map50": 0.9})
+    assert pareto([slow, fast, untimed], by="throughput") == (fast.name, slow.name)
+    better = fast.model_copy(update={"map50": 0.5})
+    assert pareto([slow, better], by="throughput") == (fast.name,)
