@@ -15,6 +15,7 @@ import typer
 from typer.core import TyperGroup
 
 from raudo.errors import RaudoError, UsageError
+from raudo.serve.ab.command import ab
 
 EXIT_USAGE, EXIT_INTERRUPTED = 2, 130
 
@@ -46,6 +47,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+app.add_typer(ab, name="ab")
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
 Trust = Annotated[

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from datetime import datetime, timezone
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar
 
 from raudo.serve.ab.guards import ALPHA, GUARDS, Guard
 from raudo.serve.ab.records import Experiment, FigureState, Mode, RollBack, VariantState
@@ -50,9 +50,10 @@ class Plan:
 
 
 class Side:
-    """What is counted of one variant."""
+    """What is counted of one variant, and which engine it is."""
 
     def __init__(self) -> None:
+        self.engine_sha256 = ""
         self.requests = self.failed = 0
         self.latencies = Quantiles()
 
@@ -69,6 +70,7 @@ class Side:
         p50, p95, p99 = (_known(self.latencies.at(share)) for share in (0.5, 0.95, 0.99))
         return VariantState(
             name=name,
+            engine_sha256=self.engine_sha256,
             requests=self.requests,
             failed=self.failed,
             p50_ms=p50,
@@ -172,6 +174,9 @@ class Comparison(Generic[W]):
             rolled_back=self.rolled_back,
             figures=tuple(describe(name, each, guards.get(name)) for name, each in figures),
         )
+
+
+AnyComparison: TypeAlias = Comparison[Any]
 
 
 def describe(name: Figure, estimate: Estimate, guard: Guard | None) -> FigureState:

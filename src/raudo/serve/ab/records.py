@@ -35,6 +35,7 @@ class VariantState(Record):
     """One of the two variants, as its requests went; times are infer + select."""
 
     name: str
+    engine_sha256: str = Field(description="Of its engine file; empty before it is loaded")
     requests: int
     failed: int
     p50_ms: float | None

@@ -10,12 +10,15 @@ from typing import TYPE_CHECKING, Generic
 
 from raudo.serve.ab.comparison import Comparison, Plan, W
 from raudo.serve.ab.likeness import compare, total
+from raudo.serve.ab.memory import Memory
 from raudo.serve.ab.watches import ShadowWatch, SplitWatch
 from raudo.serve.observer import NullObserver
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from raudo.serve.observer import Finished
-    from raudo.serve.records import Reply, Stages
+    from raudo.serve.records import ModelVersion, Reply, Stages
 
 logger = logging.getLogger(__name__)
 
@@ -43,14 +46,22 @@ def engine_ms(stages: Stages) -> float:
 class ExperimentRouting(NullObserver, ABC, Generic[W]):
     """What both ways to compare have in common: `serve/routing.py` and observer in one.
 
+    A variant that gets another engine is another experiment, and starts afresh.
+
     Args:
-        comparison: What takes the observations and concludes.
+        plan: What is compared.
         name: Of the experiment.
+        keep: Where the state is kept; what was rolled back stays so when the service starts again.
     """
 
-    def __init__(self, comparison: Comparison[W], name: str) -> None:
-        self.comparison = comparison
-        self._plan, self._name = comparison.plan, name
+    def __init__(self, plan: Plan, name: str, keep: Path | None = None) -> None:
+        self._plan, self._name = plan, name
+        self._memory = Memory(keep) if keep else None
+        self.comparison = self._begin()
+
+    @abstractmethod
+    def _begin(self) -> Comparison[W]:
+        """Return a comparison that has seen nothing."""
 
     @abstractmethod
     def choose(self, request_id: str) -> str:
@@ -78,19 +89,40 @@ class ExperimentRouting(NullObserver, ABC, Generic[W]):
         side.count(engine_ms(finished.stages) if finished.stages else None)
         self._observe(float(finished.variant == self._plan.candidate), finished.stages)
         if not finished.shadow and self.comparison.request_ended():
-            logger.error(
-                "rolled back from %s to %s: %s",
-                self._plan.candidate,
-                self._plan.baseline,
-                self.comparison.reason,
-            )
+            self._tell("rolled back")
+        if self._memory:
+            self._memory.note(self.comparison)
+
+    def model_loaded(self, version: ModelVersion) -> None:
+        """Begin again if a side has got another engine; recall that one was rolled back before."""
+        side = self.comparison.sides.get(version.variant)
+        if side is None:
+            return
+        digest = version.artifact.manifest.files_sha256[version.artifact.path.name]
+        if side.engine_sha256 not in ("", digest):
+            engines = {name: each.engine_sha256 for name, each in self.comparison.sides.items()}
+            self.comparison = self._begin()
+            for name, engine in engines.items():
+                self.comparison.sides[name].engine_sha256 = engine
+        self.comparison.sides[version.variant].engine_sha256 = digest
+        if self._memory and self._memory.recall(self.comparison):
+            self._tell("still rolled back")
+
+    def close(self) -> None:
+        """Keep the state as it is now."""
+        if self._memory:
+            self._memory.write(self.comparison)
+
+    def _tell(self, what: str) -> None:
+        plan, reason = self._plan, self.comparison.reason
+        logger.error("%s from %s to %s: %s", what, plan.candidate, plan.baseline, reason)
 
 
 class SplitRouting(ExperimentRouting[SplitWatch]):
     """Deals each request to the candidate or to the baseline, by its id."""
 
-    def __init__(self, plan: Plan, name: str) -> None:
-        super().__init__(Comparison(plan, SplitWatch), name)
+    def _begin(self) -> Comparison[SplitWatch]:
+        return Comparison(self._plan, SplitWatch)
 
     def choose(self, request_id: str) -> str:
         """Return the variant that answers a request."""
@@ -115,9 +147,9 @@ class SplitRouting(ExperimentRouting[SplitWatch]):
 class ShadowRouting(ExperimentRouting[ShadowWatch]):
     """The candidate answers; the baseline gets copies of the same requests."""
 
-    def __init__(self, plan: Plan, name: str) -> None:
-        watch = partial(ShadowWatch, expected_percent=plan.expected_percent)
-        super().__init__(Comparison(plan, watch), name)
+    def _begin(self) -> Comparison[ShadowWatch]:
+        watch = partial(ShadowWatch, expected_percent=self._plan.expected_percent)
+        return Comparison(self._plan, watch)
 
     def choose(self, request_id: str) -> str:
         """Return the variant that answers a request."""
