@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
-from raudo.errors import EngineError
+from raudo.errors import EngineError, UsageError
 from raudo.serve.ab.records import Experiment
 from raudo.workspace import first_problem, write_text
 
@@ -53,8 +53,8 @@ class Memory:
         self._last = comparison.state()
         try:
             write_text(self._path, self._last.model_dump_json(indent=2) + "\n")
-        except OSError as error:
-            logger.warning("the A/B state is not kept in %s: %s", self._path, error.strerror)
+        except UsageError as error:
+            logger.warning("the A/B state is not kept: %s", error.message)
 
     def recall(self, comparison: AnyComparison) -> bool:
         """Roll a comparison back that was rolled back before, of the very same two engines."""
