@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Protocol
 from raudo.errors import RaudoError
 from raudo.records import Detections
 from raudo.serve.deployment import Deployment
-from raudo.serve.errors import NotFoundError, NotReadyError, ServeError
+from raudo.serve.errors import NotFoundError, NotReadyError, QueueFullError, ServeError
 from raudo.serve.instance import Part
-from raudo.serve.observer import Finished, NullObserver
+from raudo.serve.observer import Finished, NullObserver, Observers
 from raudo.serve.preparing import Preparer
 from raudo.serve.records import PRIMARY, InferRequest, ModelVersion, Reply, Stages
 from raudo.serve.routing import PrimaryOnly
+from raudo.serve.statistics import Statistics
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Sequence
@@ -62,7 +63,8 @@ class Service:
     ) -> None:
         self.model = model
         self.limits = limits
-        self.observer: Observer = observer or NullObserver()
+        self.statistics = Statistics()
+        self.observer: Observer = Observers(self.statistics, observer or NullObserver())
         self.routing: Routing = routing or PrimaryOnly()
         self._opener = opener
         self._preparer = Preparer(limits)
@@ -80,6 +82,31 @@ class Service:
         """Return the versions that take requests, the primary variant first."""
         loaded = sorted(self._deployments.items(), key=lambda pair: pair[0] != PRIMARY)
         return tuple(deployment.version for _, deployment in loaded)
+
+    def check(self) -> None:
+        """Tell early that a request would be turned down, before its body is read.
+
+        Raises:
+            NotReadyError: No engine is loaded, or the service drains.
+            QueueFullError: As many wait in every variant as may wait.
+        """
+        if self._draining or not self._deployments:
+            raise NotReadyError("the service drains" if self._draining else "no engine is loaded")
+        if all(deployment.full for deployment in self._deployments.values()):
+            raise QueueFullError("as many requests wait as may wait")
+
+    def turned_down(self, method: Method, request_id: str, error: ServeError, start: float) -> None:
+        """Tell the observer of a request that was turned down before a variant was chosen.
+
+        Args:
+            method: What was asked for.
+            request_id: The request's id.
+            error: Why.
+            start: When it came, by `time.monotonic`.
+        """
+        self.observer.rejected(error.code, None)
+        seconds = time.monotonic() - start
+        self.observer.request_finished(Finished(request_id, method, error.code, seconds))
 
     async def swap(
         self, artifact: Artifact, *, variant: str = PRIMARY, run: str | None = None
@@ -160,11 +187,10 @@ class Service:
     async def _serve(self, method: Method, request: InferRequest) -> Reply:
         start = time.monotonic()
         try:
+            self.check()
             deployment = self._choose(request)
         except ServeError as error:
-            self.observer.rejected(error.code, None)
-            seconds = time.monotonic() - start
-            self.observer.request_finished(Finished(request.id, method, error.code, seconds))
+            self.turned_down(method, request.id, error, start)
             raise
         reply = await self._observed(method, request, deployment, shadow=False)
         follower = self.routing.shadow(request.id)
@@ -173,8 +199,6 @@ class Service:
         return reply
 
     def _choose(self, request: InferRequest) -> Deployment:
-        if self._draining or not self._deployments:
-            raise NotReadyError("the service drains" if self._draining else "no engine is loaded")
         if request.version is None:
             return self._deployments[self.routing.choose(request.id)]
         for deployment in self._deployments.values():

@@ -78,6 +78,11 @@ class Deployment:
         self._waiting += more
         self._observer.queue_changed(self.version, self._waiting, self._limits.queue)
 
+    @property
+    def full(self) -> bool:
+        """Whether as many wait as may wait."""
+        return self._waiting >= self._limits.queue
+
     @contextlib.contextmanager
     def admit(self) -> Iterator[Place]:
         """Let a request in, from before its images are decoded until its reply is there.
@@ -85,7 +90,7 @@ class Deployment:
         Raises:
             QueueFullError: As many wait as may wait.
         """
-        if self._waiting >= self._limits.queue:
+        if self.full:
             raise QueueFullError(f"{self._waiting} requests wait already")
         self._inside += 1
         self._empty.clear()

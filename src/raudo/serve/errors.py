@@ -6,6 +6,7 @@ RaudoError
     ├── UnauthorizedError       no token, or a wrong one
     ├── ForbiddenError          not allowed here, whoever asks
     ├── NotFoundError           no such model, version or path
+    ├── MethodNotAllowedError   the path is there, but not for this method
     ├── TooLargeError           more bytes or pixels than are taken
     ├── UnsupportedMediaError   a type of content that is not taken
     ├── QueueFullError          more waits already than can be answered in time
@@ -60,6 +61,12 @@ class NotFoundError(ServeError):
     """There is no such model, version or path."""
 
     code = "not_found"
+
+
+class MethodNotAllowedError(ServeError):
+    """The path is there, but not for this method."""
+
+    code = "method_not_allowed"
 
 
 class TooLargeError(ServeError):

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from raudo.records import Artifact, Detections, Spec
 
 
+STAGES = ("decode", "queue", "infer", "select", "total")
+"""The stages whose times a client is told; see `Stages`."""
 PRIMARY = "primary"
 """The variant that every service has: what it was started with, or was swapped to since."""
 

@@ -1,0 +1,275 @@
+"""HTTP under every endpoint: reading a request, answering it, and the one place for errors."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import re
+import secrets
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qsl
+
+from raudo.errors import RaudoError
+from raudo.serve.errors import (
+    BadRequestError,
+    DeadlineError,
+    QueueFullError,
+    ServeError,
+    TooLargeError,
+    UnauthorizedError,
+    UnsupportedMediaError,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
+
+    from raudo.serve.core import Service
+    from raudo.serve.observer import Method
+    from raudo.serve.settings import Limits
+
+    Scope = MutableMapping[str, Any]
+    Message = MutableMapping[str, Any]
+    Receive = Callable[[], Awaitable[Message]]
+    Send = Callable[[Message], Awaitable[None]]
+    Buffer = bytes | bytearray | memoryview
+
+STATUS = {
+    "bad_request": 400,
+    "unauthorized": 401,
+    "forbidden": 403,
+    "not_found": 404,
+    "method_not_allowed": 405,
+    "too_large": 413,
+    "unsupported_media": 415,
+    "queue_full": 429,
+    "not_ready": 503,
+    "deadline": 504,
+}
+"""HTTP status of each `ServeError.code`; what is not here is a 500."""
+REQUEST_ID = re.compile(r"[\w.:-]{1,128}", re.ASCII)
+JSON = "application/json"
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A response; an ASGI application that sends it.
+
+    Attributes:
+        body: Pieces, sent one after the other.
+        status: HTTP status.
+        type: Media type.
+        headers: Further headers, names in lower case.
+    """
+
+    body: Sequence[Buffer] = ()
+    status: int = 200
+    type: str = JSON
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send it."""
+        del receive
+        pieces = () if scope["method"] == "HEAD" else self.body
+        headers = {
+            "content-type": self.type,
+            "content-length": str(sum(len(piece) for piece in self.body)),
+            "x-content-type-options": "nosniff",
+            **self.headers,
+        }
+        encoded = [(name.encode(), value.encode("latin-1")) for name, value in headers.items()]
+        await send({"type": "http.response.start", "status": self.status, "headers": encoded})
+        for piece in pieces:
+            await send({"type": "http.response.body", "body": piece, "more_body": True})
+        await send({"type": "http.response.body", "body": b""})
+
+
+def answer_json(
+    content: object, status: int = 200, headers: Mapping[str, str] | None = None
+) -> Answer:
+    """Answer with JSON."""
+    text = json.dumps(content, allow_nan=False, separators=(",", ":"))
+    return Answer((text.encode(),), status, JSON, headers or {})
+
+
+def answer_error(error: ServeError, request_id: str) -> Answer:
+    """Answer with an error, as every endpoint does: error, code and request_id."""
+    headers = {"x-request-id": request_id}
+    if isinstance(error, QueueFullError):
+        headers["retry-after"] = str(max(1, round(error.retry_after)))
+    if isinstance(error, UnauthorizedError):
+        headers["www-authenticate"] = "Bearer"
+    content = {"error": error.message, "code": error.code, "request_id": request_id}
+    return answer_json({**content, "hint": error.hint}, STATUS.get(error.code, 500), headers)
+
+
+@dataclass
+class Call:
+    """One request.
+
+    Attributes:
+        id: The client's X-Request-ID, or one made here.
+        path: What the path's placeholders stand for.
+        headers: By name in lower case; of several the last.
+        query: Values of the query string; of several the last.
+        body: All of it, once it was read.
+        started: When its head was there, by `time.monotonic`.
+    """
+
+    id: str
+    path: dict[str, str]
+    headers: dict[str, str]
+    query: dict[str, str]
+    started: float
+    body: bytes = b""
+
+    @classmethod
+    def of(cls, scope: Scope) -> Call:
+        """Read the head of a request."""
+        headers = {
+            name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]
+        }
+        query = scope["query_string"].decode("latin-1")
+        given = headers.get("x-request-id", "")
+        return cls(
+            id=given if REQUEST_ID.fullmatch(given) else secrets.token_hex(16),
+            path=dict(scope.get("path_params", {})),
+            headers=headers,
+            query=dict(parse_qsl(query, keep_blank_values=True)) if query else {},
+            started=time.monotonic(),
+        )
+
+    @property
+    def type(self) -> str:
+        """The media type of the body, without its parameters."""
+        return self.headers.get("content-type", "").partition(";")[0].strip().lower()
+
+
+async def read_body(call: Call, receive: Receive, limits: Limits) -> bytes:
+    """Read a body, and stop as soon as it is too large, or too slow.
+
+    Raises:
+        TooLargeError: It has more bytes than are taken.
+        DeadlineError: It did not arrive in time.
+        UnsupportedMediaError: It is compressed.
+        BadRequestError: The client left, or lied about its length.
+    """
+    if call.headers.get("content-encoding", "identity") != "identity":
+        raise UnsupportedMediaError("the body is compressed", hint="send it as it is")
+    said = call.headers.get("content-length", "0")
+    if said.isdecimal() and int(said) > limits.body:
+        raise _too_large(limits)
+    message = await receive()
+    if message.get("more_body"):
+        return await _read_on(message, receive, limits)
+    return bytes(message.get("body", b""))
+
+
+async def _read_on(message: Message, receive: Receive, limits: Limits) -> bytes:
+    pieces = [message["body"]]
+    size = len(pieces[0])
+    late, reader = False, asyncio.current_task()
+
+    def give_up() -> None:
+        nonlocal late
+        late = True
+        assert reader is not None  # noqa: S101 (coroutines run in tasks)
+        reader.cancel()
+
+    timer = asyncio.get_running_loop().call_later(limits.timeout, give_up)
+    try:
+        while message.get("more_body"):
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                raise BadRequestError("the client left before its request was whole")
+            pieces.append(message["body"])
+            size += len(pieces[-1])
+            if size > limits.body:
+                raise _too_large(limits)
+    except asyncio.CancelledError:
+        if late:
+            raise DeadlineError("the body did not arrive in time") from None
+        raise
+    finally:
+        timer.cancel()
+    return b"".join(pieces)
+
+
+def _too_large(limits: Limits) -> TooLargeError:
+    return TooLargeError("the body is too large", hint=f"send at most {limits.body} bytes")
+
+
+class Endpoint:
+    """An ASGI application that lets a handler answer, and turns what it raises into errors.
+
+    A client that leaves cancels the handler.
+
+    Args:
+        handler: Makes the answer; the body was read.
+        service: What bounds the body.
+        method: What the handler asks of the service. A body is not even read where the service
+            would turn the request down; None: it is.
+    """
+
+    def __init__(
+        self,
+        handler: Callable[[Call], Awaitable[Answer]],
+        service: Service,
+        method: Method | None = None,
+    ) -> None:
+        self._handler = handler
+        self._service = service
+        self._method = method
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        call = Call.of(scope)
+        try:
+            answer = await self._answer(call, scope, receive)
+        except ServeError as error:
+            answer = answer_error(error, call.id)
+        except RaudoError as error:
+            answer = answer_error(BadRequestError(error.message, hint=error.hint), call.id)
+        except Exception:
+            log.exception("request %s failed", call.id)
+            answer = answer_error(ServeError("internal error"), call.id)
+        if answer is not None:
+            await answer(scope, receive, send)
+
+    async def _let_in(self, call: Call, receive: Receive) -> None:
+        try:
+            if self._method:
+                self._service.check()
+            call.body = await read_body(call, receive, self._service.limits)
+        except ServeError as error:
+            if self._method:
+                self._service.turned_down(self._method, call.id, error, call.started)
+            raise
+
+    async def _answer(self, call: Call, scope: Scope, receive: Receive) -> Answer | None:
+        if scope["method"] in {"GET", "HEAD"}:
+            return await self._handler(call)
+        await self._let_in(call, receive)
+        work = asyncio.current_task()
+        assert work is not None  # noqa: S101 (coroutines run in tasks)
+        gone = False
+
+        async def watch() -> None:
+            nonlocal gone
+            await receive()
+            gone = True
+            work.cancel()
+
+        watching = asyncio.get_running_loop().create_task(watch())
+        try:
+            return await self._handler(call)
+        except asyncio.CancelledError:
+            if gone:
+                return None
+            raise
+        finally:
+            watching.cancel()
