@@ -16,6 +16,7 @@ from typer.core import TyperGroup
 
 from raudo.errors import RaudoError, UsageError
 from raudo.serve.ab.command import ab
+from raudo.serve.command import service
 
 EXIT_USAGE, EXIT_INTERRUPTED = 2, 130
 
@@ -49,6 +50,7 @@ app = typer.Typer(
 )
 
 app.add_typer(ab, name="ab")
+app.add_typer(service)
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
 Trust = Annotated[

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from raudo.errors import UsageError
 from raudo.records import Target
 
+S = TypeVar("S", bound="Settings")
 Percent = Annotated[float, Field(ge=0, le=100)]
 
 
@@ -181,11 +182,20 @@ def read_settings(file: Path | None, **overrides: object) -> OptimizeSettings:
     assignments = overrides.pop("gate_assignments", None) or ()
     values.update({key: value for key, value in overrides.items() if value is not None})
     values["gates"] = _merged_gates(values.get("gates"), assignments)
+    return checked(OptimizeSettings, "optimize", **values)
+
+
+def checked(kind: type[S], command: str, **values: object) -> S:
+    """Return a command's settings, of values that may be anything.
+
+    Raises:
+        UsageError: A value is not valid, or there is no such setting.
+    """
     try:
-        return OptimizeSettings.model_validate(values)
+        return kind.model_validate(values)
     except ValidationError as error:
         problem = error.errors()[0]
         where = ".".join(str(part) for part in problem["loc"]) or "settings"
         raise UsageError(
-            f"{where}: {problem['msg']}", hint="see 'raudo optimize --help' for what it takes"
+            f"{where}: {problem['msg']}", hint=f"see 'raudo {command} --help' for what it takes"
         ) from error

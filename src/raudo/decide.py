@@ -82,6 +82,19 @@ def exit_code(decisions: Mapping[Target, Decision], targets: Iterable[Target]) -
     return 3 if "INCONCLUSIVE" in verdicts else 0
 
 
+def passing(
+    candidates: Sequence[Candidate], target: str, gates: Gates, *, accuracy_validated: bool
+) -> tuple[Candidate, ...]:
+    """Return the candidates that pass every gate of a target, the fastest first."""
+    able = [c for c in candidates if target in c.targets and not c.baseline and c.status == "OK"]
+    passed = [
+        c
+        for c in able
+        if overall(assess(c, gates, accuracy_validated=accuracy_validated)) == "pass"
+    ]
+    return tuple(sorted(passed, key=lambda c: (-_median(c), c.name)))
+
+
 def _decide_development(candidates: Sequence[Candidate]) -> Decision:
     baseline = next((c for c in candidates if c.baseline), None)
     if baseline is None:

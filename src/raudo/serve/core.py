@@ -44,6 +44,9 @@ class Opener(Protocol):
 class Service:
     """Serves one model, in one or more variants; all of it belongs to one event loop.
 
+    Attributes:
+        leaving: Whether clients should go elsewhere with their next request.
+
     Args:
         model: Name that clients know it by.
         opener: Loads engines.
@@ -70,13 +73,14 @@ class Service:
         self._preparer = Preparer(limits)
         self._deployments: dict[str, Deployment] = {}
         self._loaded = 0
-        self._draining = False
+        self._draining = self.leaving = False
         self._background: set[asyncio.Task[None]] = set()
 
     def ready(self, version: str | None = None) -> bool:
         """Tell whether requests are taken, by a certain version or at all."""
         versions = {model.version for model in self.models()}
-        return not self._draining and (bool(versions) if version is None else version in versions)
+        taken = bool(versions) if version is None else version in versions
+        return taken and not self.leaving
 
     def models(self) -> tuple[ModelVersion, ...]:
         """Return the versions that take requests, the primary variant first."""
@@ -143,9 +147,13 @@ class Service:
             raise NotFoundError(f"there is no variant {variant!r}")
         await self._retire(self._deployments.pop(variant))
 
+    def leave(self) -> None:
+        """Say that the end is near: not ready any more, but answering still."""
+        self.leaving = True
+
     async def drain(self) -> None:
         """Take nothing new, answer what is under way, then free everything."""
-        self._draining = True
+        self._draining = self.leaving = True
         await asyncio.gather(*(self._retire(d) for d in self._deployments.values()))
         await asyncio.gather(*self._background, return_exceptions=True)
         self._deployments.clear()

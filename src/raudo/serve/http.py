@@ -8,7 +8,7 @@ import logging
 import re
 import secrets
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl
 
@@ -238,6 +238,8 @@ class Endpoint:
             log.exception("request %s failed", call.id)
             answer = answer_error(ServeError("internal error"), call.id)
         if answer is not None:
+            if self._service.leaving:
+                answer = replace(answer, headers={**answer.headers, "connection": "close"})
             await answer(scope, receive, send)
 
     async def _let_in(self, call: Call, receive: Receive) -> None:

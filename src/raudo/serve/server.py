@@ -1,0 +1,269 @@
+"""A service from its start to its end: engines, ports, signals."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import importlib.util
+import logging
+import os
+import signal
+import socket
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from pydantic import Field
+
+from raudo.config import Settings
+from raudo.errors import MissingDependencyError, RaudoError, UsageError
+from raudo.machine import available_threads
+from raudo.serve import grpc
+from raudo.serve.ab.comparison import Plan
+from raudo.serve.ab.routing import ShadowRouting, SplitRouting
+from raudo.serve.core import Service
+from raudo.serve.process import ProcessOpener
+from raudo.serve.records import PRIMARY
+from raudo.serve.rest import create_app
+from raudo.serve.settings import Limits
+from raudo.serve.telemetry import Telemetry
+from raudo.serve.versions import BASELINE, Source, baseline_of, load_best
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import uvicorn
+
+    from raudo.serve.records import ModelVersion
+
+Experiment = SplitRouting | ShadowRouting
+MODULES = ("starlette", "uvicorn", "httptools", "grpc", "prometheus_client", "python_multipart")
+TOKEN = "RAUDO_ADMIN_TOKEN"  # noqa: S105 (where the token is found, not the token)
+GRACE_SECONDS = 3.0
+"""How long clients may use their open connections once the service is asked to end."""
+WATCH_SECONDS = 2.0
+BACKLOG = 2048
+
+log = logging.getLogger(__name__)
+
+
+class ServeSettings(Settings):
+    """All settings of a service."""
+
+    source: Path = Field(description="Run folder, or engine file")
+    target: str | None = Field(default=None, description="The decision of a run to follow")
+    host: str = Field(default="127.0.0.1", description="Address to listen on")
+    port: Annotated[int, Field(ge=0, le=65535)] = Field(default=8000, description="HTTP port")
+    grpc_port: Annotated[int, Field(ge=0, le=65535)] | None = Field(
+        default=None, description="gRPC port; None: no gRPC"
+    )
+    model: Annotated[str, Field(pattern=r"^\w[\w.-]{0,63}$")] = Field(
+        default="detector", description="Name that clients know the model by"
+    )
+    instances: Annotated[int, Field(ge=1, le=64)] = Field(
+        default=1, description="Processes that run the engine side by side"
+    )
+    ab: str | None = Field(default=None, description="baseline=PERCENT: split the requests")
+    shadow: str | None = Field(default=None, description="baseline[=PERCENT]: copy requests")
+    watch: bool = Field(default=False, description="Serve a new run as soon as it is the latest")
+    limits: Limits = Limits()
+
+
+def share_of(option: str, value: str) -> float:
+    """Read `baseline=10`, or `baseline` for all, as a share.
+
+    Raises:
+        UsageError: It is neither.
+    """
+    name, equals, percent = value.partition("=")
+    with contextlib.suppress(ValueError):
+        share = float(percent) / 100 if equals else 1.0
+        if name == BASELINE and 0 < share <= 1:
+            return share
+    raise UsageError(
+        f"{option} {value}: not {BASELINE}=PERCENT", hint=f"for instance {option} {BASELINE}=10"
+    )
+
+
+def experiment_of(
+    settings: ServeSettings, similarity: float
+) -> SplitRouting | ShadowRouting | None:
+    """Return the experiment that was asked for.
+
+    Args:
+        settings: Of the service.
+        similarity: Percent, which the run proved of its choice.
+
+    Raises:
+        UsageError: Two were asked for, or one makes no sense.
+    """
+    if settings.ab and settings.shadow:
+        raise UsageError("--ab and --shadow exclude each other", hint="choose one")
+    if settings.ab:
+        plan = Plan("split", PRIMARY, BASELINE, share_of("--ab", settings.ab), similarity)
+        return SplitRouting(plan, settings.model)
+    if settings.shadow:
+        plan = Plan("shadow", PRIMARY, BASELINE, share_of("--shadow", settings.shadow), similarity)
+        return ShadowRouting(plan, settings.model)
+    return None
+
+
+def serve(settings: ServeSettings) -> None:
+    """Serve until a signal ends it; then answer what is under way.
+
+    Raises:
+        RaudoError: It cannot start.
+    """
+    missing = [name for name in MODULES if importlib.util.find_spec(name) is None]
+    if missing:
+        raise MissingDependencyError(
+            f"serving needs {', '.join(missing)}, which is not installed",
+            hint="pip install 'raudo[serve]'",
+        )
+    logging.basicConfig(
+        format="%(asctime)s %(levelname)s %(name)s %(message)s",
+        level=logging.INFO,
+        stream=sys.stderr,
+    )
+    with listening(settings.host, settings.port) as door:
+        if importlib.util.find_spec("uvloop"):
+            import uvloop
+
+            uvloop.install()
+        asyncio.run(Server(settings).run(door))
+
+
+@contextlib.contextmanager
+def listening(host: str, port: int) -> Iterator[socket.socket]:
+    """Take a port before anything slow happens.
+
+    Raises:
+        UsageError: It is not to be had.
+    """
+    kind = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(kind) as door:
+        door.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            door.bind((host, port))
+        except (OSError, OverflowError) as error:
+            raise UsageError(
+                f"cannot listen on {host}:{port}: {getattr(error, 'strerror', error)}",
+                hint="choose another --port or --host",
+            ) from error
+        yield door
+
+
+class Server:
+    """One service with its ports."""
+
+    def __init__(self, settings: ServeSettings) -> None:
+        self._settings = settings
+        self._source = Source(settings.source, settings.target)
+        self._stop = asyncio.Event()
+
+    async def run(self, door: socket.socket) -> None:
+        """Load, serve, drain."""
+        settings = self._settings
+        files = self._source.files()
+        run = self._source.run() if self._source.is_run else None
+        baseline, similarity = None, 100.0
+        if (settings.ab or settings.shadow) and run is not None:
+            baseline, similarity = baseline_of(run)
+        experiment = experiment_of(settings, similarity)
+        if experiment is not None and baseline is None:
+            raise UsageError("an engine file has no baseline", hint="serve a run folder")
+        telemetry = Telemetry(experiment)
+        opener = ProcessOpener(settings.instances, available_threads(), settings.limits.max_batch)
+        service = Service(
+            settings.model,
+            opener,
+            settings.limits,
+            observer=telemetry.observer,
+            routing=experiment,
+        )
+        self._service = service
+        try:
+            await load_best(service, files, run=run.folder.name if run else None)
+            if baseline is not None:
+                await load_best(service, [baseline], variant=BASELINE)
+            await self._listen(door, telemetry)
+        finally:
+            await service.drain()
+
+    async def _listen(self, door: socket.socket, telemetry: Telemetry) -> None:
+        import uvicorn
+
+        service, settings = self._service, self._settings
+        swap = self.swap if self._source.is_run else None
+        app = create_app(service, telemetry, token=os.environ.get(TOKEN), swap=swap)
+        config = uvicorn.Config(
+            app,
+            http="httptools",
+            ws="none",
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            date_header=False,
+            backlog=BACKLOG,
+        )
+        http = uvicorn.Server(config)
+        serving = asyncio.create_task(http.serve([door]))
+        while not (http.started or serving.done()):
+            await asyncio.sleep(0.01)
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stop.set)
+        watching = asyncio.create_task(self._watch()) if settings.watch else None
+        address, port = door.getsockname()[:2]
+        log.info("serving %s at http://%s:%d", settings.model, address, port)
+        async with contextlib.AsyncExitStack() as stack:
+            if settings.grpc_port is not None:
+                await stack.enter_async_context(
+                    grpc.listening(service, settings.host, settings.grpc_port)
+                )
+            await asyncio.wait(
+                [serving, asyncio.create_task(self._stop.wait())],
+                return_when=asyncio.FIRST_COMPLETED,
+            )
+            if watching is not None:
+                watching.cancel()
+            await self._leave(http)
+        await serving
+
+    async def _leave(self, http: uvicorn.Server) -> None:
+        """Take no new connections, and give clients time to leave the open ones."""
+        log.info("draining")
+        self._service.leave()
+        for each in http.servers:
+            each.close()
+        until = time.monotonic() + GRACE_SECONDS
+        while http.server_state.connections and time.monotonic() < until:
+            await asyncio.sleep(0.02)
+        http.should_exit = True
+
+    async def swap(self, name: str) -> ModelVersion:
+        """Serve another run from now on.
+
+        Raises:
+            RaudoError: There is none of that name, or nothing in it passed and fits.
+        """
+        run = self._source.named(name)
+        return await load_best(self._service, self._source.files(run), run=run.folder.name)
+
+    async def _watch(self) -> None:
+        """Serve every run that becomes the latest, once it is finished."""
+        seen = self._source.run().folder
+        while True:
+            await asyncio.sleep(WATCH_SECONDS)
+            run = self._source.run()
+            if run.folder == seen or not run.report.is_file():
+                continue
+            seen = run.folder
+            try:
+                files = self._source.files(run)
+                await load_best(self._service, files, run=run.folder.name)
+            except RaudoError as error:
+                log.error("%s is not served: %s", run.folder.name, error.message)
+                self._service.observer.model_refused(run.folder.name, error.message)
