@@ -122,8 +122,11 @@ class Build:
             hint="this model can run in the other formats ('raudo list')",
         )
 
-    def run(self, cache: TimingCache) -> bytes:
+    def run(self, cache: TimingCache | None) -> bytes:
         """Return the engine.
+
+        Args:
+            cache: What earlier builds measured; None where nothing is measured.
 
         Raises:
             EngineError: There is none, for instance for want of memory.
@@ -132,7 +135,8 @@ class Build:
         config.profiling_verbosity = self._trt.ProfilingVerbosity.DETAILED
         self._allow_precision()
         self._add_profiles()
-        cache.attach(config)
+        if cache is not None:
+            cache.attach(config)
         plan = self._builder.build_serialized_network(self._network, config)
         if plan is None:
             memory = any("memory" in text.lower() for text in self._log.errors)
@@ -140,7 +144,8 @@ class Build:
                 f"{self._toolkit.title} cannot build the engine: {self._log.reason()}",
                 hint=cuda.HINTS[cuda.MEMORY_ERROR] if memory else "the log says more",
             )
-        cache.keep(config)
+        if cache is not None:
+            cache.keep(config)
         return bytes(plan)
 
     def _allow_precision(self) -> None:

@@ -20,7 +20,7 @@ class Toolkit:
         module: The Python module; its names are those of the C++ API.
         title: Flavour and version.
         typed: The graph alone decides on precision (since 9.1); before, flags have to allow it.
-        aims: It builds engines for GPUs that are not here.
+        aims: It builds engines for GPUs that are not here, so it times no kernels.
         network: Flags of a new network.
         share_profile: Several contexts of one engine may use the same profile.
     """

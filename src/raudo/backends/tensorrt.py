@@ -140,10 +140,12 @@ class TensorRt(Backend):
         toolkit = _load(RTX) if gpus else _load(FULL, RTX)
         kinds = {"compute_capability": ", ".join(map(_capability, gpus))}
         machine = {"runtime": toolkit.title, **(kinds if gpus else cuda.describe())}
-        build, cache = Build(toolkit, model, variant, gpus), TimingCache(machine)
+        build = Build(toolkit, model, variant, gpus)
+        cache = None if toolkit.aims else TimingCache(machine)
         path.write_bytes(build.run(cache))
         machine["onnx_sha256"] = hashlib.sha256(model).hexdigest()
-        machine["timing_cache"] = cache.path.name
+        if cache is not None:
+            machine["timing_cache"] = cache.path.name
         return Made(machine, build.audit() if gpus else None)
 
     def open(self, artifact: Artifact, resources: Resources) -> Engine:
