@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 
+from raudo import machine
 from raudo.records import Artifact, Letterbox, Manifest, Spec
 from raudo.workspace import sha256, write_manifest
 
@@ -32,6 +35,21 @@ def assets() -> Path:
     if not (folder / "models").is_dir():
         pytest.skip(f"NO ASSETS: {folder} is absent; set RAUDO_ASSETS to the folder that has them")
     return folder.resolve()
+
+
+DriverSays = Callable[..., None]
+
+
+@pytest.fixture
+def driver_says(monkeypatch: pytest.MonkeyPatch) -> DriverSays:
+    """Called with a text and an exit code: what `nvidia-smi` then prints, and ends with."""
+    monkeypatch.setattr(machine.shutil, "which", lambda _name: "nvidia-smi")
+
+    def told(text: str, code: int = 0) -> None:
+        ended = SimpleNamespace(stdout=text, stderr="", returncode=code)
+        monkeypatch.setattr(machine.subprocess, "run", lambda *_args, **_options: ended)
+
+    return told
 
 
 @pytest.fixture(scope="session")

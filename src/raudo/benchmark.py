@@ -18,10 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from raudo import discover
 from raudo.errors import RaudoError, WorkerError
 from raudo.machine import LoadMonitor, available_threads
-from raudo.plan import base_name
+from raudo.plan import variant_of
 from raudo.records import Measurement, NodeProfile, Percentiles, Record, Speedup, Stage, Throughput
 from raudo.worker import Worker
 from raudo.workspace import read_artifact
@@ -59,6 +58,8 @@ class TimingPlan:
         on_round: Called after each round with the rounds done and the seconds left.
         on_throughput: Called with an engine's name before its throughput is measured.
         seed: For the order of engines and the bootstrap.
+        references: The engine that an engine's speedup is relative to, where it is not the
+            baseline: that of its own device.
     """
 
     budget: float
@@ -67,6 +68,7 @@ class TimingPlan:
     on_round: Callable[[int, float], None] = lambda _rounds, _left: None
     on_throughput: Callable[[str], None] = lambda _name: None
     seed: int = 0
+    references: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def throughput_seconds(self) -> float:
@@ -82,11 +84,19 @@ class WorkerOptions:
         timeout: Seconds after which an engine that does not answer has hung.
         trust: Open a checkpoint even though it imports unknown code.
         log: File that the workers' own messages go to; None drops them.
+        pythons: Interpreter by backend, where its runtime is not installed for this one.
     """
 
     timeout: float = 300.0
     trust: bool = False
     log: Path | None = None
+    pythons: Mapping[str, str] = field(default_factory=dict)
+
+    def worker(self, name: str, engine: Path) -> Worker:
+        """Return a new worker for an engine, with its backend's interpreter if it has its own."""
+        backend = read_artifact(engine).manifest.backend if self.pythons else ""
+        python = self.pythons.get(backend)
+        return Worker(name, timeout=self.timeout, log=self.log, python=python)
 
 
 @dataclass
@@ -134,8 +144,9 @@ def time_rounds(
         if baseline in timings.failed:
             break
         if number >= FEWEST_ROUNDS:
-            ratios = speedups(timings, baseline, plan.seed)
-            dropped |= plan.hopeless(ratios) - {baseline}  # for good: rounds stay paired
+            ratios = speedups(timings, baseline, plan)
+            kept = {baseline, *plan.references.values()}
+            dropped |= plan.hopeless(ratios) - kept  # for good: rounds stay paired
             if left <= 0 or (number >= MIN_ROUNDS and plan.settled(ratios)):
                 break
     return timings
@@ -158,17 +169,30 @@ def _time_one(worker: Worker, indices: Sequence[int], name: str, timings: Timing
 
 
 def speedups(
-    timings: Timings, baseline: str, seed: int, *, model_only: bool = False
+    timings: Timings, baseline: str, plan: TimingPlan, *, model_only: bool = False
 ) -> dict[str, Speedup]:
-    """Return each engine's speedup over the baseline, with its 95 % bootstrap interval."""
-    if baseline in timings.failed:
-        return {}
-    reference = _round_medians(timings.rounds[baseline], model_only)
+    """Return each engine's speedup, with its 95 % bootstrap interval.
+
+    Args:
+        timings: What was timed.
+        baseline: The name that speedups are relative to.
+        plan: Names the references that differ from it.
+        model_only: Compare the infer stage alone.
+
+    Returns:
+        By name, without the engines that failed and those whose reference did.
+    """
+    medians = {
+        name: _round_medians(rounds, model_only)
+        for name, rounds in timings.rounds.items()
+        if name not in timings.failed
+    }
     found = {}
-    for name, rounds in timings.rounds.items():
-        if name not in timings.failed:
-            ratios = reference[: len(rounds)] / _round_medians(rounds, model_only)[: len(reference)]
-            found[name] = ratio_interval(ratios, seed)
+    for name, own in medians.items():
+        reference = medians.get(plan.references.get(name, baseline))
+        if reference is not None:
+            ratios = reference[: len(own)] / own[: len(reference)]
+            found[name] = ratio_interval(ratios, plan.seed)
     return found
 
 
@@ -255,8 +279,8 @@ def benchmark(
     frames = files[:: max(1, -(-len(files) // TIMED_FRAMES))]
     with ExitStack() as stack:
         workers = {
-            name: stack.enter_context(Worker(name, timeout=options.timeout, log=options.log))
-            for name in engines
+            name: stack.enter_context(options.worker(name, engine))
+            for name, engine in engines.items()
         }
         opened, failed = _open_all(workers, engines, frames, options)
         if baseline not in opened:
@@ -269,9 +293,9 @@ def benchmark(
         other_load = load.share()
         failed.update(timings.failed)
         measurements, profiles = {}, {}
-        ratios = speedups(timings, baseline, plan.seed)
-        model_ratios = speedups(timings, baseline, plan.seed, model_only=True)
-        for name in ratios:
+        ratios = speedups(timings, baseline, plan)
+        model_ratios = speedups(timings, baseline, plan, model_only=True)
+        for name in (n for n in timings.rounds if n not in failed):
             plan.on_throughput(name)
             try:
                 measured, profiles[name] = _finish(
@@ -286,7 +310,11 @@ def benchmark(
                 failed[name] = error.message
             else:
                 measurements[name] = measured.model_copy(
-                    update={"speedup": ratios[name], "speedup_model": model_ratios[name]}
+                    update={
+                        "reference": plan.references.get(name, baseline),
+                        "speedup": ratios.get(name),
+                        "speedup_model": model_ratios.get(name),
+                    }
                 )
     if baseline not in measurements:
         raise WorkerError(
@@ -343,14 +371,8 @@ def throughput(
     """
     threads = available_threads()
     manifest = read_artifact(engine).manifest
-    batches = next(
-        (
-            variant.batches
-            for variant in discover.backend(manifest.backend).variants
-            if base_name(manifest.name) == f"{manifest.backend}-{variant.name}"
-        ),
-        (1,),
-    )
+    variant = variant_of(manifest)
+    batches = variant.batches if variant else (1,)
     found: list[Throughput] = []
     streams_tried = {1, max(1, threads // 2), threads}
     for setting in itertools.product(sorted(streams_tried), sorted({1, *batches})):

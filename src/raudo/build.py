@@ -133,6 +133,7 @@ def build(
             name=plan.name,
             backend=plan.backend,
             precision=plan.precision,
+            device=plan.variant.device,
             options=dict(plan.variant.options),
             spec=info.spec,
             source=file.path.name,

@@ -25,11 +25,11 @@ from raudo.worker import Worker
 from raudo.workspace import read_artifact
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from raudo.benchmark import Timed
     from raudo.listener import Listener
-    from raudo.records import Spec, Speedup
+    from raudo.records import Device, Spec, Speedup
 
 
 class Scores(Record):
@@ -52,6 +52,23 @@ class Scored(Record):
 
 
 @dataclass(frozen=True)
+class Entrants:
+    """What is compared with what.
+
+    Attributes:
+        engines: Engine file by name, those of baselines among them.
+        baseline: Name of the engine whose detections the others are compared with.
+        references: The engine that an engine's speedup is relative to, on its own device.
+        spec: What all of them take and give.
+    """
+
+    engines: dict[str, Path]
+    baseline: str
+    references: dict[str, str]
+    spec: Spec
+
+
+@dataclass(frozen=True)
 class Contest:
     """Engine files to compare.
 
@@ -66,36 +83,44 @@ class Contest:
     options: WorkerOptions = WorkerOptions()  # noqa: RUF009 (frozen)
 
     @contextlib.contextmanager
-    def entered(self) -> Iterator[tuple[dict[str, Path], str, Spec]]:
-        """Give the engine files by name, the baseline's name and the spec.
+    def entered(self) -> Iterator[Entrants]:
+        """Give the engines, and those of the model itself on each device that they run on.
 
         Raises:
             UsageError: There is nothing to compare.
             RaudoError: An engine or the model cannot be used.
         """
         artifacts = [read_artifact(engine) for engine in self.engines]
-        named = {_label(a.path): a.path for a in artifacts}
+        named = {_label(a.path): a for a in artifacts}
         if not artifacts or len(named) < len(artifacts):
             raise UsageError("give engine files, each once", hint="for instance models/model.onnx")
-        if self.model is None:
-            yield named, next(iter(named)), artifacts[0].manifest.spec
-            return
+        files = {name: a.path for name, a in named.items()}
         spec = artifacts[0].manifest.spec
+        if self.model is None:
+            first = next(iter(named))
+            yield Entrants(files, first, dict.fromkeys(named, first), spec)
+            return
+        devices = {name: a.manifest.device for name, a in named.items()}
         with tempfile.TemporaryDirectory(prefix="raudo-") as folder:
-            name, path = self._baseline(spec, Path(folder))
-            yield {name: path, **named}, name, spec
+            made = self._baselines(spec, Path(folder), dict.fromkeys(devices.values()))
+            bases = {device: path.stem for device, path in made.items()}
+            references = {name: bases[device] for name, device in devices.items()}
+            files = {**{path.stem: path for path in made.values()}, **files}
+            yield Entrants(files, next(iter(bases.values())), references, spec)
 
-    def _baseline(self, spec: Spec, folder: Path) -> tuple[str, Path]:
-        """Make the engine of the model itself, at the engines' input size."""
+    def _baselines(self, spec: Spec, folder: Path, devices: Iterable[Device]) -> dict[Device, Path]:
+        """Make the engines of the model itself, at the engines' input size, by device."""
         file = ModelFile(Path(str(self.model)), (spec.height, spec.width), self.options.trust)
         info = inspect(file, self.options.timeout)
-        plan = baseline_plan(info.has_module)
-        onnx = folder / "baseline.onnx"
+        onnx, made = folder / "baseline.onnx", {}
         if not info.has_module:
             with Worker("the ONNX export", timeout=self.options.timeout) as worker:
                 worker.call("write_onnx", file, onnx)
-        build(plan, file, info, onnx, plan.engine_file(folder), None)
-        return plan.name, plan.engine_file(folder)
+        for device in devices:
+            plan = baseline_plan(info.has_module, device)
+            made[device] = plan.engine_file(folder)
+            build(plan, file, info, onnx, made[device], None)
+        return made
 
 
 def _label(engine: Path) -> str:
@@ -122,7 +147,7 @@ def benchmark_engines(
         return not any(s.low < threshold <= s.high for s in speedups.values())
 
     listener.step("Opening the engines")
-    with contest.entered() as (engines, baseline, _), tempfile.TemporaryDirectory() as scratch:
+    with contest.entered() as entrants, tempfile.TemporaryDirectory() as scratch:
         files = frame_files(images, Path(scratch))
         listener.step("Timing, round by round", budget)
         plan = TimingPlan(
@@ -130,8 +155,12 @@ def benchmark_engines(
             settled,
             on_round=lambda _rounds, left: listener.advance(budget - left),
             on_throughput=lambda name: listener.step(f"Throughput of {name}"),
+            references=entrants.references,
         )
-        return benchmark.benchmark(engines, baseline, files, plan, contest.options), baseline
+        timed = benchmark.benchmark(
+            entrants.engines, entrants.baseline, files, plan, contest.options
+        )
+        return timed, entrants.baseline
 
 
 def frame_files(source: Path, scratch: Path) -> tuple[Path, ...]:
@@ -155,9 +184,10 @@ def validate_engines(
         listener: Is told how it goes on.
     """
     listener.step("Opening the engines")
-    with contest.entered() as (engines, baseline, spec):
-        dataset = data.align_classes(data.open_dataset(source, tuple(splits)), spec)
-        warning = data.check_classes(dataset, spec)
+    with contest.entered() as entrants:
+        engines, baseline = entrants.engines, entrants.baseline
+        dataset = data.align_classes(data.open_dataset(source, tuple(splits)), entrants.spec)
+        warning = data.check_classes(dataset, entrants.spec)
         files = tuple(image.path for image in dataset.images)
         if not files:
             raise DataError(f"{source} has no images", hint="check its splits")
@@ -165,7 +195,7 @@ def validate_engines(
         evaluations = {}
         for number, (name, engine) in enumerate(engines.items()):
             options = contest.options
-            with Worker(name, timeout=options.timeout, log=options.log) as worker:
+            with options.worker(name, engine) as worker:
                 evaluations[name] = evaluate(
                     worker,
                     engine,

@@ -21,7 +21,7 @@ from raudo.records import Record
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from raudo.backends.base import Backend
+    from raudo.backends.base import Backend, Library
     from raudo.passes.base import Pass
 
 GIB = 1 << 30
@@ -64,7 +64,7 @@ def diagnose(output: Path = Path("runs")) -> tuple[Check, ...]:
         _memory(),
         _disk(output),
         _writable(output),
-        _gpu(),
+        *_gpu(),
         _video(),
     )
 
@@ -196,18 +196,40 @@ def _writable(output: Path) -> Check:
         return Check(name=name, status="missing", found=found, hint="work in another folder")
 
 
-def _gpu() -> Check:
+def _gpu() -> tuple[Check, ...]:
+    """The GPU and its driver, and the libraries that engines load there."""
     gpus = machine.describe().gpus
-    if gpus:
-        return Check(name="NVIDIA GPU", status="ok", found=", ".join(gpus))
-    if shutil.which("nvidia-smi") is None:
-        found, hint = (
-            "none: no nvidia-smi",
-            "production_gpu is SKIPPED; with a GPU, install its driver",
-        )
-    else:
-        found, hint = "nvidia-smi shows none", "production_gpu is SKIPPED; check the NVIDIA driver"
-    return Check(name="NVIDIA GPU", status="note", found=found, hint=hint)
+    if not gpus:
+        return (_no_gpu(),)
+    found = ", ".join(f"{gpu.name} (compute capability {gpu.compute_capability})" for gpu in gpus)
+    cuda = machine.driver_cuda() or "unknown"
+    driver = f"{gpus[0].driver}, runs programs made for CUDA {cuda} and older"
+    return (
+        Check(name="NVIDIA GPU", status="ok", found=found),
+        Check(name="NVIDIA driver", status="ok", found=driver),
+        *(_library(b, each) for b in discover.backends() for each in b.libraries),
+    )
+
+
+def _no_gpu() -> Check:
+    try:
+        machine.ask_driver(*machine.GPU_QUERY)
+        why, remedy = "nvidia-smi shows none", "check that the GPU is there and enabled"
+    except FileNotFoundError:
+        why, remedy = "none: no nvidia-smi", "with a GPU, install its driver"
+        remedy += " from NVIDIA" if sys.platform == "win32" else ": the package nvidia-driver"
+    except OSError as error:
+        why, remedy = str(error), "install the NVIDIA driver again, a newer one, and restart"
+    hint = f"production_gpu is SKIPPED; {remedy}"
+    return Check(name="NVIDIA GPU", status="note", found=why, hint=hint)
+
+
+def _library(backend: Backend, library: Library) -> Check:
+    name = f"{library.title} for {backend.title}"
+    if found := machine.find_library(library.stem):
+        return Check(name=name, status="ok", found=Path(found).name)
+    hint = library.windows if sys.platform == "win32" else library.linux
+    return Check(name=name, status="note", found="not found", hint=hint)
 
 
 def _video() -> Check:

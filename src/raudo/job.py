@@ -9,16 +9,19 @@ from typing import TYPE_CHECKING
 
 from raudo.benchmark import WorkerOptions
 from raudo.checks import assess
+from raudo.plan import all_plans, base_name
 from raudo.records import Candidate, StepResult
 from raudo.worker import Worker
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from raudo.config import Gates, OptimizeSettings
     from raudo.errors import RaudoError
     from raudo.inputs import Inputs
     from raudo.listener import Listener
     from raudo.plan import Plan
-    from raudo.records import Machine, Status
+    from raudo.records import Device, Machine, Status
     from raudo.workspace import Run
 
 log = logging.getLogger(__name__)
@@ -33,7 +36,7 @@ class Job:
         run: The run folder.
         listener: Is told how it goes on.
         inputs: The model and the images.
-        baseline: The plan that all others are compared to.
+        baselines: By device, the plan that others on it are compared to.
         plans: The plans to try, the baseline among them.
         machine: Where it runs.
         deadline: `time.monotonic()` at which nothing new is begun; None without one.
@@ -45,12 +48,26 @@ class Job:
     run: Run
     listener: Listener
     inputs: Inputs
-    baseline: Plan
+    baselines: Mapping[Device, Plan]
     plans: tuple[Plan, ...]
     machine: Machine
     deadline: float | None = None
     candidates: dict[str, Candidate] = field(default_factory=dict)
     steps: list[StepResult] = field(default_factory=list)
+
+    @property
+    def baseline(self) -> Plan:
+        """The plan whose detections all others are compared with."""
+        return self.baselines["cpu"]
+
+    def references(self) -> dict[str, str]:
+        """Return by candidate the one that its speedup is relative to: its device's baseline."""
+        devices = {p.name: p.variant.device for p in all_plans()}
+        return {
+            name: self.baselines[devices[base_name(name)]].name
+            for name in self.candidates
+            if devices[base_name(name)] in self.baselines
+        }
 
     @property
     def options(self) -> WorkerOptions:

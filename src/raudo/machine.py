@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes.util
 import os
 import platform
+import re
 import shutil
 import subprocess
+import sys
+import sysconfig
 from functools import cache
 from importlib import metadata
 from pathlib import Path
 
 import psutil
 
-from raudo.records import Machine
+from raudo.records import Gpu, Machine
 
 ISA_FLAGS = {
     "avx2": "AVX2",
@@ -39,6 +43,12 @@ PACKAGES = (
     "nncf",
 )
 DISTURBED_SHARE = 0.1
+GPU_QUERY = (
+    "--query-gpu=name,compute_cap,memory.total,driver_version",
+    "--format=csv,noheader,nounits",
+)
+LIBRARY_FOLDERS = ("nvidia/*/lib", "nvidia/*/bin", "nvidia/*/bin/*", "*_libs", "torch/lib")
+"""Where pip's packages keep the libraries that runtimes for GPUs load."""
 
 
 def cpu_flags() -> frozenset[str]:
@@ -53,17 +63,66 @@ def cpu_flags() -> frozenset[str]:
     return frozenset(name.lower() for name, present in features.items() if present)
 
 
-def gpu_names() -> tuple[str, ...]:
-    """Return the NVIDIA GPUs that the driver shows; empty without a driver."""
+def ask_driver(*words: str) -> str:
+    """Return what the NVIDIA driver's own program, nvidia-smi, prints.
+
+    Raises:
+        OSError: It is not there or fails; the message says how.
+    """
     program = shutil.which("nvidia-smi")
     if program is None:
-        return ()
-    query = [program, "--query-gpu=name", "--format=csv,noheader"]
+        raise FileNotFoundError("there is no nvidia-smi")
     try:
-        listed = subprocess.run(query, capture_output=True, text=True, timeout=20, check=False)
-    except (OSError, subprocess.TimeoutExpired):
+        ended = subprocess.run(
+            [program, *words], capture_output=True, text=True, timeout=20, check=False
+        )
+    except subprocess.TimeoutExpired as error:
+        raise TimeoutError("nvidia-smi does not answer") from error
+    if ended.returncode:
+        said = (ended.stdout + ended.stderr).strip().partition("\n")[0]
+        raise OSError(f"nvidia-smi fails: {said}")
+    return ended.stdout
+
+
+def gpus() -> tuple[Gpu, ...]:
+    """Return the NVIDIA GPUs that the driver shows; empty without a driver that works."""
+    try:
+        listed = ask_driver(*GPU_QUERY)
+    except OSError:
         return ()
-    return tuple(listed.stdout.split("\n")[:-1]) if listed.returncode == 0 else ()
+    rows = [[cell.strip() for cell in row.split(",")] for row in listed.splitlines()]
+    return tuple(
+        Gpu(
+            name=name,
+            compute_capability=capability,
+            memory_bytes=int(mib) << 20 if mib.isdecimal() else None,
+            driver=driver,
+        )
+        for name, capability, mib, driver in (row for row in rows if len(row) == 4)
+    )
+
+
+def driver_cuda() -> str | None:
+    """Return the newest CUDA version that the NVIDIA driver runs; None without a driver."""
+    try:
+        told = re.search(r"CUDA[\w ]*Version:\s*([\d.]+)", ask_driver())
+    except OSError:
+        return None
+    return told[1] if told else None
+
+
+def find_library(stem: str) -> str | None:
+    """Return the file of a shared library, as pip or the system installed it; None without one.
+
+    Args:
+        stem: Its file's name without `lib`, version and suffix.
+    """
+    pattern = f"{stem}*.dll" if sys.platform == "win32" else f"lib{stem}.so*"
+    for folder in sorted({sysconfig.get_path("purelib"), sysconfig.get_path("platlib")}):
+        for packages in LIBRARY_FOLDERS:
+            if found := next(Path(folder).glob(f"{packages}/{pattern}"), None):
+                return str(found)
+    return ctypes.util.find_library(stem)
 
 
 def available_threads() -> int:
@@ -94,7 +153,7 @@ def describe() -> Machine:
         memory_bytes=psutil.virtual_memory().total,
         system=f"{platform.system()} {platform.release()}",
         python=platform.python_version(),
-        gpus=gpu_names(),
+        gpus=gpus(),
         versions=versions(*PACKAGES),
     )
 

@@ -84,14 +84,15 @@ def _begin(settings: OptimizeSettings, listener: Listener, resume: bool) -> Job:
             f"the run '{name}' was begun with another {begun.difference(identity)}",
             hint="what it found so far does not hold for this one; start a new run",
         )
-    baseline = plan.baseline_plan(inputs.info.has_module)
-    plans = plan.choose(settings.candidates, baseline.name)
+    machine = describe()
+    baselines = plan.baselines(inputs.info.has_module, machine)
+    plans = plan.choose(settings.candidates, baselines)
     run = create_run(settings.output, name)
     settings = settings.model_copy(update={"name": name})
     write_text(run.settings, dump_settings(settings))
     run.save("identity", identity)
     deadline = None if settings.time_budget is None else start + settings.time_budget
-    job = Job(settings, run, listener, inputs, baseline, plans, describe(), deadline)
+    job = Job(settings, run, listener, inputs, baselines, plans, machine, deadline)
     job.note("open", "OK", f"{inputs.info.spec.family}, {len(inputs.files)} images", start)
     return job
 
@@ -115,6 +116,7 @@ def _benchmark_all(job: Job) -> Timed:
                 on_round=lambda _rounds, left: job.listener.advance(budget - left),
                 on_throughput=lambda name: job.listener.step(f"Throughput of {name}"),
                 seed=job.settings.seed,
+                references=job.references(),
             ),
             job.options,
         )

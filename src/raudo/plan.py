@@ -10,12 +10,16 @@ from raudo import discover
 from raudo.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from raudo.backends.base import Backend, Variant
     from raudo.passes.base import Pass
-    from raudo.records import Machine, Precision
+    from raudo.records import Device, Machine, Manifest, Precision
+
+NO_GPU = "no NVIDIA GPU here"
+FIRST_CAPABILITY = {"fp16": (5, 3), "int8": (6, 1), "tf32": (8, 0), "bf16": (8, 0)}
+"""Compute capability from which on a GPU computes in a precision (CUDA C++ programming guide)."""
 
 
 @dataclass(frozen=True)
@@ -96,22 +100,53 @@ def base_name(name: str) -> str:
     return re.split("[+@]", name)[0]
 
 
-def choose(wanted: Sequence[str], baseline: str) -> tuple[Plan, ...]:
-    """Return the wanted candidates and the baseline; nothing wanted means all.
+def variant_of(manifest: Manifest) -> Variant | None:
+    """Return the variant that an engine was made as; None where it is none of today's."""
+    backend = discover.backend(manifest.backend)
+    name = base_name(manifest.name)
+    return next((v for v in backend.variants if name == f"{backend.name}-{v.name}"), None)
+
+
+def choose(wanted: Sequence[str], baselines: Mapping[Device, Plan]) -> tuple[Plan, ...]:
+    """Return the wanted candidates and the baselines of their devices.
+
+    Args:
+        wanted: Names; nothing wanted means everything that a baseline stands for.
+        baselines: By device, that of the CPU among them.
 
     Raises:
         UsageError: A wanted name is no candidate.
     """
     check_names(wanted)
     plans = all_plans()
-    return tuple(p for p in plans if not wanted or p.name in wanted or p.name == baseline)
+    chosen = {p.name for p in plans if p.name in wanted}
+    if not wanted:
+        chosen = {p.name for p in plans if p.variant.device in baselines}
+    devices = {"cpu", *(p.variant.device for p in plans if p.name in chosen)}
+    chosen |= {baseline.name for device, baseline in baselines.items() if device in devices}
+    return tuple(p for p in plans if p.name in chosen)
 
 
-def baseline_plan(has_module: bool) -> Plan:
-    """Return the plan that all others are compared to.
+def baselines(has_module: bool, machine: Machine) -> dict[Device, Plan]:
+    """Return the plan that all others on the same device are compared to, for each device here.
 
     Args:
         has_module: Whether the model is a PyTorch module.
+        machine: Where it runs.
+
+    Raises:
+        MissingDependencyError: No backend that could be a baseline is installed.
+    """
+    devices: tuple[Device, ...] = ("cpu", "gpu") if machine.gpus else ("cpu",)
+    return {device: baseline_plan(has_module, device) for device in devices}
+
+
+def baseline_plan(has_module: bool, device: Device = "cpu") -> Plan:
+    """Return the plan that all others on a device are compared to.
+
+    Args:
+        has_module: Whether the model is a PyTorch module.
+        device: Where it runs.
 
     Raises:
         MissingDependencyError: No backend that could be the baseline is installed.
@@ -119,7 +154,8 @@ def baseline_plan(has_module: bool) -> Plan:
     plans = [
         plan
         for plan in all_plans()
-        if (backend := discover.backend(plan.backend)).baseline_rank is not None
+        if plan.variant.device == device
+        and (backend := discover.backend(plan.backend)).baseline_rank is not None
         and (has_module or backend.made_from == "onnx")
     ]
     first = plans[0]
@@ -144,4 +180,17 @@ def obstacle(plan: Plan, machine: Machine, *, has_module: bool, calibrated: bool
         return "no calibration images (give some with --calibration)"
     if plan.gpus:
         return backend.unable_to_aim(plan.gpus)
+    if plan.variant.device == "gpu" and (reason := _gpu_obstacle(plan.precision, machine)):
+        return reason
     return backend.unsupported(plan.variant, machine)
+
+
+def _gpu_obstacle(precision: Precision, machine: Machine) -> str | None:
+    if not machine.gpus:
+        return NO_GPU
+    gpu = machine.gpus[0]
+    capability = tuple(int(part) for part in gpu.compute_capability.split("."))
+    if capability < FIRST_CAPABILITY.get(precision, (0, 0)):
+        here = f"{gpu.name} (compute capability {gpu.compute_capability})"
+        return f"{here} has no {precision.upper()}"
+    return None

@@ -18,6 +18,7 @@ Target = Literal["development", "production_cpu", "production_gpu", "edge"]
 Verdict = Literal["PASS", "FAIL", "INCONCLUSIVE", "SKIPPED"]
 Status = Literal["OK", "FAILED", "SKIPPED"]
 Stage = Literal["decode", "prepare", "infer", "select", "end_to_end"]
+Device = Literal["cpu", "gpu"]
 OptionValue = bool | int | float | str
 
 PRECISIONS: tuple[Precision, ...] = ("fp32", "tf32", "fp16", "bf16", "int8")
@@ -100,6 +101,7 @@ class Manifest(Record):
     name: str = Field(description="The candidate's name, `<backend>-<variant>`")
     backend: str
     precision: Precision = Field(description="The precision that was asked for")
+    device: Device = Field(default="cpu", description="What it runs on; gpu is an NVIDIA GPU")
     options: dict[str, OptionValue] = Field(
         default_factory=dict, description="Load options of the backend, for instance its threads"
     )
@@ -205,6 +207,9 @@ class Measurement(Record):
     load_seconds: float
     peak_memory_bytes: int
     throughput: tuple[Throughput, ...] = ()
+    reference: str | None = Field(
+        default=None, description="Name of the engine that speedups are relative to"
+    )
     speedup: Speedup | None = Field(default=None, description="End to end")
     speedup_model: Speedup | None = Field(default=None, description="The infer stage alone")
 
@@ -269,7 +274,7 @@ class Candidate(Record):
     status: Status
     reason: str = ""
     untried: bool = Field(default=False, description="Skipped for want of time")
-    baseline: bool = False
+    baseline: bool = Field(default=False, description="Others on its device are compared to it")
     targets: tuple[Target, ...] = ()
     file: str | None = Field(default=None, description="Engine file, relative to the run folder")
     latency_ms: Percentiles | None = Field(default=None, description="End to end")
@@ -317,6 +322,15 @@ class StepResult(Record):
     seconds: float
 
 
+class Gpu(Record):
+    """One NVIDIA GPU, as its driver describes it."""
+
+    name: str
+    compute_capability: str = Field(description="Major and minor version, for instance 8.6")
+    memory_bytes: int | None = Field(description="None where it has no memory of its own")
+    driver: str = Field(description="Version of the driver")
+
+
 class Machine(Record):
     """The machine that measured, and what else it was doing."""
 
@@ -326,7 +340,7 @@ class Machine(Record):
     memory_bytes: int
     system: str
     python: str
-    gpus: tuple[str, ...] = ()
+    gpus: tuple[Gpu, ...] = ()
     versions: dict[str, str] = Field(default_factory=dict)
     other_load: float | None = Field(
         default=None, description="Share of all cores that other programs took while timing"

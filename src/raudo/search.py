@@ -68,12 +68,15 @@ class Search:
         """
         job = self._job
         self._establish_baseline()
-        others = [p for p in job.plans if p.name != job.baseline.name]
+        bases = [p for p in job.plans if p in job.baselines.values()]
+        others = [p for p in job.plans if p not in bases]
+        for base in bases[1:]:
+            self._try(base)  # those of other devices: only their speed is compared with
         probe = next((p for p in others if self._can_probe(p)), None)
         if probe is not None and job.settings.shapes == "auto" and job.settings.size is None:
             self._probe_shapes(probe)
             if self._mixed or len(self._sizes) > 1:
-                others.append(job.baseline)  # PyTorch at the smaller sizes, for fairness
+                others += bases  # PyTorch at the smaller sizes, for fairness
         for chosen in others:
             self._try_sizes(chosen)
         for chosen in others if self._mixed else ():
@@ -136,17 +139,23 @@ class Search:
 
     def _can_probe(self, chosen: Plan) -> bool:
         """Tell whether a plan shows what a rectangle alone does: FP32, and quickly built."""
-        backend = discover.backend(chosen.backend)
-        gated = any(target in self._job.settings.gates for target in backend.targets)
+        targets = discover.backend(chosen.backend).targets_of(chosen.variant)
+        gated = any(target in self._job.settings.gates for target in targets)
         return chosen.precision == "fp32" and gated and self._obstacle(chosen) is None
 
     def _obstacle(self, chosen: Plan) -> str | None:
-        return plan.obstacle(
+        job = self._job
+        reason = plan.obstacle(
             chosen,
-            self._job.machine,
-            has_module=self._job.inputs.info.has_module,
-            calibrated=self._job.inputs.calibration is not None,
+            job.machine,
+            has_module=job.inputs.info.has_module,
+            calibrated=job.inputs.calibration is not None,
         )
+        if reason is None and (base := job.baselines.get(chosen.variant.device)):
+            row = job.candidates.get(base.name)
+            if row and row.name != chosen.name and row.status != "OK":
+                return f"its baseline {row.name} {row.status}: {row.reason}"
+        return reason
 
     def _try_sizes(self, chosen: Plan) -> None:
         """Try a plan at one size after the other, until it detects as well as the baseline."""
@@ -211,8 +220,8 @@ class Search:
             precision=chosen.precision,
             size=chosen.size or (job.inputs.info.spec.height, job.inputs.info.spec.width),
             status="OK",
-            baseline=name == job.baseline.name,
-            targets=discover.backend(chosen.backend).targets,
+            baseline=name in {base.name for base in job.baselines.values()},
+            targets=discover.backend(chosen.backend).targets_of(chosen.variant),
         )
         if reason := self._obstacle(chosen):
             job.skip(name, reason, start)

@@ -105,6 +105,7 @@ class Laboratory:
                 name="trial",
                 backend=self.backend.name,
                 precision=self.variant.precision,
+                device=self.variant.device,
                 options=dict(self.variant.options),
                 spec=self.spec,
                 source=self.onnx.name,

@@ -114,10 +114,19 @@ class Worker:
         name: What to call it in errors.
         timeout: Seconds after which a call that was not answered counts as hung.
         log: File that the process's own messages go to; None drops them.
+        python: Interpreter that has raudo and the engine's runtime; None is this one.
     """
 
-    def __init__(self, name: str, *, timeout: float = 300.0, log: Path | None = None) -> None:
+    def __init__(
+        self,
+        name: str,
+        *,
+        timeout: float = 300.0,
+        log: Path | None = None,
+        python: str | None = None,
+    ) -> None:
         self.name = name
+        self._python = python or sys.executable
         self._timeout = timeout
         self._log = log
         self._replies: queue.Queue[Any] = queue.Queue()
@@ -126,7 +135,7 @@ class Worker:
         errors = self._log.open("ab") if self._log else None
         try:
             self._process = subprocess.Popen(
-                [sys.executable, "-c", PROGRAM],
+                [self._python, "-c", PROGRAM],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=errors or subprocess.DEVNULL,
@@ -301,9 +310,24 @@ class Station:
         """Time the nodes of the open engine on kept frames, and add them up by kind."""
         from raudo.profiling import by_kind
 
+        return by_kind(self.detector.engine.profile(self._kept_batch()))
+
+    def _kept_batch(self) -> NDArray[np.uint8]:
         frames = [self._frames[i % len(self._frames)] for i in range(self._batch)]
-        batch, _ = self.detector.prepare(frames)
-        return by_kind(self.detector.engine.profile(batch))
+        return self.detector.prepare(frames)[0]
+
+    def time_network(self, runs: int) -> list[tuple[float, float]]:
+        """Run the open engine; returns seconds of the network alone, and of `Engine.run`.
+
+        The latter copies to the device and back; where nothing is copied they are the same.
+        """
+        engine, batch, whole = self.detector.engine, self._kept_batch(), []
+        for _ in range(runs):
+            start = time.perf_counter()
+            engine.run(batch)
+            whole.append(time.perf_counter() - start)
+        alone = engine.time_network(batch, runs) or tuple(whole)
+        return list(zip(alone, whole, strict=True))
 
     def throughput(self, seconds: float) -> float:
         """Detect in kept frames on all streams for a while; returns frames a second."""

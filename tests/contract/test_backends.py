@@ -15,6 +15,7 @@ from raudo.backends.base import Backend, Engine, Outputs, Resources, Variant
 from raudo.errors import EngineError, RaudoError
 from raudo.machine import describe
 from raudo.passes.base import QuantizationSettings
+from raudo.plan import Plan, obstacle
 from raudo.records import TARGETS, Artifact, Manifest
 from raudo.workspace import engine_files, sha256
 
@@ -68,6 +69,9 @@ def test_its_data_makes_sense(backend: Backend) -> None:
     assert all(name and not set(name) & set(" /\\") for name in names)
     assert set(backend.targets) <= set(TARGETS)
     for variant in backend.variants:
+        on_gpu = variant.device == "gpu"
+        assert on_gpu or "production_gpu" not in backend.targets_of(variant)
+        assert not on_gpu or set(backend.targets_of(variant)) <= {"production_gpu", "development"}
         assert all(isinstance(v, bool | int | float | str) for v in variant.options.values())
 
 
@@ -176,6 +180,7 @@ def make(backend: Backend, variant: Variant, tiny_onnx: Path, spec: Spec, folder
         name=f"{backend.name}-{variant.name}",
         backend=backend.name,
         precision=variant.precision,
+        device=variant.device,
         options=dict(variant.options),
         spec=spec,
         source="tiny.onnx",
@@ -192,9 +197,8 @@ def load(backend: Backend, artifact: Artifact, tiny_onnx: Path, **resources: Any
 
 
 def skip_if_impossible(backend: Backend, variant: Variant) -> None:
-    if backend.missing():
-        pytest.skip(f"NO {', '.join(backend.missing())}")
-    if reason := backend.unsupported(variant, describe()):
+    chosen = Plan(backend.name, variant)
+    if reason := obstacle(chosen, describe(), has_module=True, calibrated=True):
         pytest.skip(f"NOT HERE: {reason}")
     if variant.options.get("compile") and not any(map(shutil.which, ("c++", "g++", "cl"))):
         pytest.skip("NO C++ COMPILER")
@@ -350,6 +354,7 @@ def test_a_damaged_engine_file_is_an_error_of_ours(
             name="any",
             backend=backend.name,
             precision=variant.precision,
+            device=variant.device,
             options=dict(variant.options),
             spec=tiny_spec,
             source="tiny.onnx",

@@ -35,6 +35,9 @@ if TYPE_CHECKING:
 IMAGES = sorted((Path(__file__).parents[2] / "samples/coco-mini/images/val").glob("*.jpg"))[:3]
 
 
+PLAN = TimingPlan(60, lambda _: True)
+
+
 class FakeWorker:
     """Answers `time` with made-up seconds; keeps a diary that several of them share."""
 
@@ -98,11 +101,40 @@ def test_a_drift_of_the_machine_cancels_out() -> None:
     workers = fakes([], base=drifting(0.1), fast=drifting(0.025))
     workers["base"].calls = -1  # it is asked once more than the others, before the rounds
     timings = time_rounds(workers, "base", 8, TimingPlan(60, always))
-    ratio = speedups(timings, "base", 0)["fast"]
+    ratio = speedups(timings, "base", PLAN)["fast"]
     assert ratio.median == pytest.approx(4)
     assert ratio.high - ratio.low < 1e-9
     totals = [float(r.sum(axis=1).mean()) for r in timings.rounds["base"]]
     assert max(totals) > 5 * min(totals)
+
+
+def test_engines_are_compared_with_the_reference_of_their_own_device() -> None:
+    workers = fakes([], base=lambda _: 0.1, a=lambda _: 0.05, gpu=lambda _: 0.01, g=lambda _: 0.002)
+    plan = TimingPlan(60, always, references={"g": "gpu", "gpu": "gpu", "a": "base"})
+    ratios = speedups(time_rounds(workers, "base", 8, plan), "base", plan)
+    assert {name: round(ratio.median, 3) for name, ratio in ratios.items()} == {
+        "base": 1,
+        "a": 2,
+        "gpu": 1,
+        "g": 5,
+    }
+
+
+def test_an_engine_whose_reference_fails_has_no_speedup_and_no_other_s() -> None:
+    workers = fakes([], base=lambda _: 0.1, gpu=lambda _: 0.01, g=lambda _: 0.002)
+    workers["gpu"].lasts = 2
+    plan = TimingPlan(60, always, references={"g": "gpu", "gpu": "gpu"})
+    timings = time_rounds(workers, "base", 8, plan)
+    assert set(speedups(timings, "base", plan)) == {"base"}
+    assert len(timings.rounds["g"]) == MIN_ROUNDS
+
+
+def test_a_reference_is_timed_to_the_end_however_slow() -> None:
+    workers = fakes([], base=lambda _: 0.1, gpu=lambda _: 0.01, g=lambda _: 0.002)
+    plan = TimingPlan(60, always, hopeless=frozenset, references={"g": "gpu", "gpu": "gpu"})
+    rounds = time_rounds(workers, "base", 8, plan).rounds
+    assert (len(rounds["gpu"]), len(rounds["base"])) == (MIN_ROUNDS, MIN_ROUNDS)
+    assert len(rounds["g"]) < MIN_ROUNDS
 
 
 def test_rounds_end_once_settled_and_go_on_until_then() -> None:
@@ -141,7 +173,7 @@ def test_an_engine_that_dies_is_failed_and_the_others_go_on() -> None:
     workers["bad"] = FakeWorker("bad", lambda _: 0.1, [], lasts=3)
     timings = time_rounds(workers, "base", 8, TimingPlan(60, always))
     assert timings.failed == {"bad": "bad crashed"}
-    assert set(speedups(timings, "base", 0)) == {"base", "good"}
+    assert set(speedups(timings, "base", PLAN)) == {"base", "good"}
     assert len(timings.rounds["good"]) == MIN_ROUNDS
     assert workers["bad"].calls == 4, "it is not asked again"
 
@@ -151,7 +183,7 @@ def test_rounds_end_with_the_baseline() -> None:
     workers["base"] = FakeWorker("base", lambda _: 0.1, [], lasts=3)
     timings = time_rounds(workers, "base", 8, TimingPlan(60, always))
     assert set(timings.failed) == {"base"}
-    assert speedups(timings, "base", 0) == {}
+    assert speedups(timings, "base", PLAN) == {}
 
 
 def test_a_hopeless_engine_is_dropped_for_good_and_its_rounds_stay_paired() -> None:
@@ -168,7 +200,7 @@ def test_a_hopeless_engine_is_dropped_for_good_and_its_rounds_stay_paired() -> N
     timings = time_rounds(workers, "base", 8, TimingPlan(60, always, hopeless))
     assert len(timings.rounds["slow"]) == FEWEST_ROUNDS
     assert len(timings.rounds["base"]) == MIN_ROUNDS, "the baseline is never dropped"
-    ratio = speedups(timings, "base", 0)["slow"]
+    ratio = speedups(timings, "base", PLAN)["slow"]
     assert ratio.median == pytest.approx(0.25)
     assert ratio.low == pytest.approx(ratio.high)
 
@@ -177,9 +209,9 @@ def test_speedups_of_the_model_alone() -> None:
     base = np.array([[0.010, 0.030, 0.010]] * 4)
     fast = np.array([[0.010, 0.010, 0.010]] * 4)
     timings = Timings({"base": [base] * 7, "fast": [fast] * 7})
-    assert speedups(timings, "base", 0)["fast"].median == pytest.approx(5 / 3)
-    assert speedups(timings, "base", 0, model_only=True)["fast"].median == pytest.approx(3)
-    assert speedups(timings, "base", 0)["base"].median == 1
+    assert speedups(timings, "base", PLAN)["fast"].median == pytest.approx(5 / 3)
+    assert speedups(timings, "base", PLAN, model_only=True)["fast"].median == pytest.approx(3)
+    assert speedups(timings, "base", PLAN)["base"].median == 1
 
 
 ratios_in = st.lists(st.floats(0.01, 100), min_size=6, max_size=40)

@@ -1,16 +1,17 @@
 from __future__ import annotations
 
-import shutil
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import psutil
 import pytest
 
 from raudo import discover, doctor, machine
-from raudo.records import Machine
+from raudo.records import Gpu, Machine
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from conftest import DriverSays
 
 PLAIN = Machine(cpu="Plain", isa=("AVX2",), cores=2, memory_bytes=1, system="X", python="3.10.0")
 
@@ -93,28 +94,69 @@ def test_what_the_processor_lacks_is_said(
     assert bool(found.hint) == bool(slow)
 
 
+T4 = Gpu(name="Tesla T4", compute_capability="7.5", memory_bytes=16 << 30, driver="580.1")
+
+
+@pytest.mark.parametrize("platform", ["linux", "win32"])
+@pytest.mark.parametrize("there", [True, False])
+def test_a_gpu_is_told_with_its_driver_and_the_libraries_of_engines(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, platform: str, there: bool
+) -> None:
+    describe_as(monkeypatch, PLAIN.model_copy(update={"gpus": (T4,)}))
+    monkeypatch.setattr(machine, "driver_cuda", lambda: "13.0")
+    found = "/x/lib{}.so.9" if there else ""
+    monkeypatch.setattr(machine, "find_library", lambda stem: found.format(stem) or None)
+    monkeypatch.setattr(doctor.sys, "platform", platform)
+    checks = doctor.diagnose(tmp_path)
+    assert "Tesla T4 (compute capability 7.5)" in check(checks, "NVIDIA GPU").found
+    assert check(checks, "NVIDIA driver").found.startswith("580.1, ")
+    assert "CUDA 13.0" in check(checks, "NVIDIA driver").found
+    libraries = [(b, each) for b in discover.backends() for each in b.libraries]
+    assert libraries
+    for backend, library in libraries:
+        line = check(checks, f"{library.title} for {backend.title}")
+        assert line.status == ("ok" if there else "note")
+        if there:
+            assert line.found == f"lib{library.stem}.so.9"
+        else:
+            assert line.hint == (library.windows if platform == "win32" else library.linux)
+
+
 @pytest.mark.parametrize(
-    ("gpus", "program", "status", "word"),
+    ("text", "code", "word", "remedy"),
     [
-        (("NVIDIA T4",), "/bin/nvidia-smi", "ok", "NVIDIA T4"),
-        ((), None, "note", "no nvidia-smi"),
-        ((), "/bin/nvidia-smi", "note", "shows none"),
+        ("No devices were found", 0, "shows none", "enabled"),
+        ('Field "compute_cap" is not a valid field', 2, "not a valid field", "newer"),
+        ("NVIDIA-SMI has failed: no driver", 9, "has failed", "again"),
     ],
 )
-def test_gpu(
+def test_a_driver_that_shows_no_gpu_is_told_with_a_remedy(
+    driver_says: DriverSays,
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
-    gpus: tuple[str, ...],
-    program: str | None,
-    status: str,
+    text: str,
+    code: int,
     word: str,
+    remedy: str,
 ) -> None:
-    describe_as(monkeypatch, PLAIN.model_copy(update={"gpus": gpus}))
-    monkeypatch.setattr(shutil, "which", lambda name: program)
+    describe_as(monkeypatch, PLAIN)
+    driver_says(text, code)
     found = check(doctor.diagnose(tmp_path), "NVIDIA GPU")
-    assert found.status == status
+    assert found.status == "note"
     assert word in found.found
-    assert ("SKIPPED" in found.hint) == (status == "note")
+    assert "SKIPPED" in found.hint
+    assert remedy in found.hint
+
+
+def test_a_machine_without_a_driver_is_told_how_to_get_one(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    describe_as(monkeypatch, PLAIN)
+    monkeypatch.setattr(machine.shutil, "which", lambda _name: None)
+    checks = doctor.diagnose(tmp_path)
+    assert check(checks, "NVIDIA GPU").found == "none: no nvidia-smi"
+    assert "driver" in check(checks, "NVIDIA GPU").hint
+    assert not [c for c in checks if c.name == "NVIDIA driver"]
 
 
 def test_low_memory_is_noted_but_stops_nothing(

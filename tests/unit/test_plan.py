@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.util
 from dataclasses import replace
+from importlib.machinery import ModuleSpec
 from typing import TYPE_CHECKING
 
 import pytest
@@ -10,17 +12,26 @@ import pytest
 from raudo import discover, plan
 from raudo.errors import MissingDependencyError, UsageError
 from raudo.machine import describe
+from raudo.records import Gpu
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from raudo.plan import Plan
+    from raudo.records import Machine
 
 PLANS = plan.all_plans()
+ON_GPU = [p for p in PLANS if p.variant.device == "gpu"]
+HERE = describe().model_copy(update={"gpus": ()})
+T4 = Gpu(name="Tesla T4", compute_capability="7.5", memory_bytes=16 << 30, driver="580.1")
+WITH_T4 = HERE.model_copy(update={"gpus": (T4,)})
+WITH_L4 = HERE.model_copy(update={"gpus": (T4.model_copy(update={"compute_capability": "8.9"}),)})
 
 
-def reason(chosen: Plan, *, has_module: bool = True, calibrated: bool = True) -> str | None:
-    return plan.obstacle(chosen, describe(), has_module=has_module, calibrated=calibrated)
+def reason(
+    chosen: Plan, *, has_module: bool = True, calibrated: bool = True, machine: Machine = HERE
+) -> str | None:
+    return plan.obstacle(chosen, machine, has_module=has_module, calibrated=calibrated)
 
 
 def test_the_baseline_s_backend_comes_first_and_names_are_unique() -> None:
@@ -55,10 +66,49 @@ def test_a_baseline_that_is_not_installed_is_told(monkeypatch: pytest.MonkeyPatc
 
 
 def test_nothing_wanted_is_everything_and_the_baseline_is_always_in() -> None:
-    base = PLANS[0].name
-    assert plan.choose((), base) == PLANS
-    chosen = plan.choose((PLANS[-1].name,), base)
-    assert [p.name for p in chosen] == [base, PLANS[-1].name]
+    baselines = plan.baselines(True, WITH_T4)
+    assert plan.choose((), baselines) == PLANS
+    last = [p for p in PLANS if p.variant.device == "cpu"][-1].name
+    assert [p.name for p in plan.choose((last,), baselines)] == [PLANS[0].name, last]
+
+
+def test_candidates_for_gpus_come_with_a_baseline_of_their_own() -> None:
+    baselines = plan.baselines(True, WITH_T4)
+    assert baselines["gpu"].variant.device == "gpu"
+    assert baselines["gpu"].precision == "fp32"
+    wanted = next(p for p in ON_GPU if p.backend != baselines["gpu"].backend)
+    chosen = {p.name for p in plan.choose((wanted.name,), baselines)}
+    assert chosen == {wanted.name, *(p.name for p in baselines.values())}
+
+
+def test_without_a_gpu_its_candidates_are_tried_only_if_asked_for() -> None:
+    baselines = plan.baselines(True, HERE)
+    assert list(baselines) == ["cpu"]
+    assert not {p.name for p in ON_GPU} & {p.name for p in plan.choose((), baselines)}
+    asked = ON_GPU[0]
+    assert asked in plan.choose((asked.name,), baselines)
+    installed = [p for p in ON_GPU if not discover.backend(p.backend).missing()]
+    assert {reason(p) for p in installed} == {plan.NO_GPU}
+
+
+def test_an_old_gpu_is_told_what_it_lacks() -> None:
+    with_tf32 = next(p for p in ON_GPU if p.precision == "tf32")
+    told = "Tesla T4 (compute capability 7.5) has no TF32"
+    assert reason(with_tf32, machine=WITH_T4) == told
+    assert reason(with_tf32, machine=WITH_L4) != told
+    halved = next(p for p in ON_GPU if p.precision == "fp16")
+    assert "FP16" not in str(reason(halved, machine=WITH_T4))
+
+
+def test_a_package_without_cuda_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The packages for CPUs install under the same module names."""
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda _name: ModuleSpec("any", None, is_package=True)
+    )
+    for chosen in ON_GPU:
+        backend = discover.backend(chosen.backend)
+        if backend.baseline_rank is not None:
+            assert "CUDA" in str(backend.unsupported(chosen.variant, WITH_L4))
 
 
 @pytest.mark.parametrize("name", ["tensorflow-fp32", "", PLANS[0].backend, PLANS[0].name.upper()])

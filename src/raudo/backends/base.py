@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from raudo.families.base import Model
     from raudo.records import (
         Artifact,
+        Device,
         Machine,
         NodeProfile,
         OptionValue,
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
 
 
 PROFILED_RUNS = 10
+GPU_TARGETS = frozenset({"production_gpu"})
+"""Targets for engines that run on a GPU; the others take those that run on a CPU."""
 
 
 @dataclass(frozen=True)
@@ -46,12 +49,31 @@ class Variant:
         precision: What is asked for; a pass that makes it is applied if one exists.
         options: Load options, kept in the manifest.
         batches: Batch sizes worth trying for throughput.
+        device: What it runs on; `gpu` is an NVIDIA GPU.
     """
 
     name: str
     precision: Precision
     options: Mapping[str, OptionValue] = field(default_factory=dict)
     batches: tuple[int, ...] = (1, 4)
+    device: Device = "cpu"
+
+
+@dataclass(frozen=True)
+class Library:
+    """A shared library that a runtime needs on a GPU and that may have to be installed apart.
+
+    Attributes:
+        stem: Its file's name without `lib`, version and suffix.
+        title: What people call it.
+        linux: How to get it there.
+        windows: How to get it there.
+    """
+
+    stem: str
+    title: str
+    linux: str
+    windows: str
 
 
 @dataclass(frozen=True)
@@ -173,6 +195,19 @@ class Engine(ABC):
         del images
         return ()
 
+    def time_network(self, images: NDArray[np.uint8], runs: int) -> tuple[float, ...]:
+        """Time the network alone, its input and outputs on the device that runs it.
+
+        Args:
+            images: What `run` takes, of the batch size that the engine was opened with.
+            runs: How many times to run, one after the other.
+
+        Returns:
+            Seconds of each run; () where `run` copies nothing to another device.
+        """
+        del images, runs
+        return ()
+
     def close(self) -> None:  # noqa: B027 (most runtimes free themselves)
         """Free the runtime's memory."""
 
@@ -204,14 +239,20 @@ class Backend(ABC):
     extra: ClassVar[str | None]
     """The extra of pyproject.toml that brings them."""
     made_from: ClassVar[Literal["model", "onnx"]] = "onnx"
-    device: ClassVar[Literal["cpu", "gpu"]] = "cpu"
     variants: ClassVar[tuple[Variant, ...]]
     targets: ClassVar[tuple[Target, ...]]
-    """The targets that its engines are candidates for."""
+    """The targets that its engines are candidates for, each on its device."""
+    libraries: ClassVar[tuple[Library, ...]] = ()
+    """What its variants for GPUs load besides their own package."""
     grid: ClassVar[Literal["offset", "symmetric"]] = "offset"
     """Where the INT8 steps of activations lie; see `QuantizationSettings.grid`."""
     baseline_rank: ClassVar[int | None] = None
     """The lowest rank that can open the model is the baseline; None never is."""
+
+    def targets_of(self, variant: Variant) -> tuple[Target, ...]:
+        """Return the targets that a variant's engines are candidates for: those of its device."""
+        on_gpu = variant.device == "gpu"
+        return tuple(t for t in self.targets if t == "development" or (t in GPU_TARGETS) == on_gpu)
 
     def missing(self) -> tuple[str, ...]:
         """Return the modules that are not installed."""

@@ -73,14 +73,13 @@ class TensorRt(Backend):
     suffix = ".engine"
     modules: ClassVar[tuple[str, ...]] = ("tensorrt",)
     extra = "tensorrt-rtx"
-    device = "gpu"
     grid = "symmetric"
     targets: ClassVar[tuple[Target, ...]] = ("production_gpu",)
     variants: ClassVar[tuple[Variant, ...]] = (
-        Variant("fp32", "fp32", batches=BATCHES),
-        Variant("tf32", "tf32", batches=BATCHES),
-        Variant("fp16", "fp16", batches=BATCHES),
-        Variant("int8", "int8", batches=BATCHES),
+        Variant("fp32", "fp32", batches=BATCHES, device="gpu"),
+        Variant("tf32", "tf32", batches=BATCHES, device="gpu"),
+        Variant("fp16", "fp16", batches=BATCHES, device="gpu"),
+        Variant("int8", "int8", batches=BATCHES, device="gpu"),
     )
 
     def missing(self) -> tuple[str, ...]:
