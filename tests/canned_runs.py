@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 import cv2
 
 import raudo
-from raudo import benchmark, export, inputs, job, plan
+from raudo import benchmark, export, inputs, job, pipeline, plan
 from raudo.backends.base import Variant
 from raudo.backends.null import NullBackend, canned
 from raudo.build import ModelInfo
 from raudo.config import OptimizeSettings
-from raudo.records import Artifact, Manifest, PrecisionAudit, Spec
+from raudo.records import Artifact, Gpu, Manifest, PrecisionAudit, Spec
 from raudo.worker import Opened, Station
 from raudo.workspace import read_artifact, sha256, write_manifest
 
@@ -36,8 +36,11 @@ VARIANTS = (
     Variant("same", "fp32", batches=(1,)),
     Variant("other", "fp32", {"seed": 1}, batches=(1,)),
     Variant("small", "int8", batches=(1,)),
+    Variant("gpu-base", "fp32", batches=(1,), device="gpu"),
+    Variant("gpu-same", "fp32", batches=(1,), device="gpu"),
 )
-"""`null-base` is the baseline, and slow; `null-other` detects other things than all the rest."""
+"""`null-base` is the baseline, and slow; `null-other` detects other things than all the rest.
+Those for GPUs are candidates where there is one: see `with_gpu`."""
 SAMPLES = Path(__file__).parents[1] / "samples"
 
 
@@ -95,6 +98,7 @@ def _build(
             name=chosen.name,
             backend=chosen.backend,
             precision=chosen.precision,
+            device=chosen.variant.device,
             options=dict(chosen.variant.options),
             spec=info.spec,
             source="model.pt",
@@ -112,7 +116,7 @@ class InProcess:
 
     faults: Faults
 
-    def __init__(self, name: str, *, timeout: float = 0, log: Path | None = None) -> None:
+    def __init__(self, name: str, **_options: Any) -> None:
         self.name = name
         self._station = CannedStation(self.faults)
 
@@ -144,7 +148,7 @@ def install(patch: pytest.MonkeyPatch) -> Faults:
     patch.setattr(benchmark, "MIN_THROUGHPUT_SECONDS", 0.01)
     for name, value in {
         "variants": VARIANTS,
-        "targets": ("development", "production_cpu", "edge"),
+        "targets": ("development", "production_cpu", "production_gpu", "edge"),
         "baseline_rank": -1,
     }.items():
         patch.setattr(NullBackend, name, value)
@@ -152,6 +156,13 @@ def install(patch: pytest.MonkeyPatch) -> Faults:
     plans = plan.all_plans
     patch.setattr(plan, "all_plans", lambda: tuple(p for p in plans() if p.name in names))
     return faults
+
+
+def with_gpu(patch: pytest.MonkeyPatch) -> None:
+    """Let runs believe that there is a GPU."""
+    gpu = Gpu(name="Tesla T4", compute_capability="7.5", memory_bytes=None, driver="580.1")
+    machine = pipeline.describe().model_copy(update={"gpus": (gpu,)})
+    patch.setattr(pipeline, "describe", lambda: machine)
 
 
 LANDSCAPES = ("000000000785.jpg", "000000000885.jpg", "000000001000.jpg")

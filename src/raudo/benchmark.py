@@ -295,7 +295,7 @@ def benchmark(
         measurements, profiles = {}, {}
         ratios = speedups(timings, baseline, plan)
         model_ratios = speedups(timings, baseline, plan, model_only=True)
-        for name in (n for n in timings.rounds if n not in failed):
+        for name in (n for n, rounds in timings.rounds.items() if rounds and n not in failed):
             plan.on_throughput(name)
             try:
                 measured, profiles[name] = _finish(

@@ -7,9 +7,9 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from raudo import plan
 from raudo.benchmark import WorkerOptions
 from raudo.checks import assess
-from raudo.plan import all_plans, base_name
 from raudo.records import Candidate, StepResult
 from raudo.worker import Worker
 
@@ -62,11 +62,11 @@ class Job:
 
     def references(self) -> dict[str, str]:
         """Return by candidate the one that its speedup is relative to: its device's baseline."""
-        devices = {p.name: p.variant.device for p in all_plans()}
+        devices = {p.name: p.variant.device for p in plan.all_plans()}
         return {
-            name: self.baselines[devices[base_name(name)]].name
+            name: self.baselines[device].name
             for name in self.candidates
-            if devices[base_name(name)] in self.baselines
+            if (device := devices[plan.base_name(name)]) in self.baselines
         }
 
     @property

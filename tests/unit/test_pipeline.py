@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from canned_runs import SAMPLES
+from canned_runs import SAMPLES, with_gpu
 from raudo.errors import EngineError, UsageError, WorkerError
 from raudo.pipeline import optimize
 from raudo.records import PrecisionAudit
@@ -34,6 +34,38 @@ def test_a_run_judges_every_candidate_and_is_found_again(project: Project) -> No
     assert report.decisions["development"].choice == "null-base"
     assert read_report(run) == report
     assert (run.folder.parent / "latest").resolve() == run.folder.resolve()
+
+
+def test_engines_for_a_gpu_are_compared_with_the_baseline_there(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with_gpu(monkeypatch)
+    easy = {"speedup": 0.01, "map50_loss_percent": 1}
+    report, _ = optimize(project.settings(gates={"production_gpu": easy}))
+    found = rows(report)
+    references = {n: c.measurement.reference for n, c in found.items() if c.measurement}
+    assert references["null-gpu-same"] == references["null-gpu-base"] == "null-gpu-base"
+    assert references["null-same"] == references["null-base"] == "null-base"
+    assert [n for n, c in found.items() if c.baseline] == ["null-base", "null-gpu-base"]
+    assert found["null-gpu-base"].speedup is not None
+    assert found["null-gpu-base"].speedup.median == 1
+    assert report.source.baseline == report.decisions["development"].choice == "null-base"
+    assert report.decisions["production_gpu"].choice == "null-gpu-same"
+
+
+@pytest.mark.parametrize("action", ["build", "evaluate"])
+def test_without_a_baseline_on_the_gpu_nothing_is_compared_there(
+    action: str, project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Least of all with the baseline on the CPU."""
+    with_gpu(monkeypatch)
+    project.faults.planned[action, "null-gpu-base"] = WorkerError("it crashed", hint="")
+    report, _ = optimize(project.settings())
+    row = rows(report)["null-gpu-same"]
+    assert row.status == "SKIPPED"
+    assert row.reason == "its baseline null-gpu-base FAILED: it crashed"
+    assert report.decisions["production_gpu"].verdict == "SKIPPED"
+    assert rows(report)["null-same"].speedup is not None
 
 
 def test_the_gates_decide(project: Project) -> None:
