@@ -6,7 +6,7 @@ import shutil
 import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from raudo import discover, images
 from raudo.backends.base import Made
@@ -20,7 +20,7 @@ from raudo.source import open_model
 from raudo.workspace import engine_files, read_artifact, replacing, sha256, write_manifest
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     import numpy as np
     from numpy.typing import NDArray
@@ -107,17 +107,63 @@ def build(
     Raises:
         RaudoError: It cannot be made; nothing half-written is left.
     """
+    backend = discover.backend(plan.backend)
+
+    def make(draft: Path) -> Made:
+        if backend.made_from == "model":
+            shutil.copyfile(file.path, draft)
+            return Made()
+        graph = make_graph(plan, info.spec, onnx, calibration)
+        return backend.make(graph, draft, plan.variant, plan.gpus)
+
+    return _whole(plan, file, info, engine, calibration, make)
+
+
+def compile_graph(
+    plan: Plan,
+    file: ModelFile,
+    info: ModelInfo,
+    graph: Path,
+    engine: Path,
+    calibration: CalibrationSet | None,
+) -> Artifact:
+    """Make an engine file of a finished graph: where only the runtime itself is installed.
+
+    Args:
+        plan: The candidate.
+        file: The model that it comes from.
+        info: What the model is.
+        graph: ONNX file of what `make_graph` returned.
+        engine: Where the engine file will lie.
+        calibration: The images that the graph was calibrated on.
+
+    Raises:
+        RaudoError: It cannot be made; nothing half-written is left.
+    """
+    backend = discover.backend(plan.backend)
+
+    def make(draft: Path) -> Made:
+        return backend.compile(graph.read_bytes(), draft, plan.variant)
+
+    return _whole(plan, file, info, engine, calibration, make)
+
+
+def _whole(
+    plan: Plan,
+    file: ModelFile,
+    info: ModelInfo,
+    engine: Path,
+    calibration: CalibrationSet | None,
+    make: Callable[[Path], Made],
+) -> Artifact:
+    """Let an engine file be made, put it in its place whole or not at all, and describe it."""
     backend, quantizer = discover.backend(plan.backend), pass_for(plan.precision)
     backend.require()
     try:
         engine.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=engine.parent, prefix=".build-") as folder:
             draft = Path(folder) / engine.name
-            if backend.made_from == "model":
-                shutil.copyfile(file.path, draft)
-                made = Made()
-            else:
-                made = _make(plan, info.spec, onnx, draft, calibration)
+            made = make(draft)
             for part in reversed(engine_files(draft, backend.companions)):
                 part.replace(engine.with_name(part.name))
     except OSError as error:
@@ -150,10 +196,8 @@ def build(
     return artifact
 
 
-def _make(
-    plan: Plan, spec: Spec, onnx: Path, engine: Path, calibration: CalibrationSet | None
-) -> Made:
-    """Apply the pass of a plan to a graph, and make the engine file of the result."""
+def make_graph(plan: Plan, spec: Spec, onnx: Path, calibration: CalibrationSet | None) -> Any:
+    """Read a contract ONNX file for a plan's backend, and apply the plan's pass to it."""
     backend, quantizer = discover.backend(plan.backend), pass_for(plan.precision)
     graph = backend.read_graph(onnx)
     if quantizer:
@@ -161,7 +205,7 @@ def _make(
         images = _prepared(calibration if quantizer.needs_calibration else None, spec)
         settings = QuantizationSettings(keep=plan.keep, grid=backend.grid)
         graph = quantizer.apply(graph, images, settings)
-    return backend.make(graph, engine, plan.variant, plan.gpus)
+    return graph
 
 
 def combine(name: str, parts: Sequence[Path], engine: Path) -> Artifact:

@@ -295,6 +295,22 @@ class Backend(ABC):
         self.write_graph(graph, path)
         return Made()
 
+    def compile(
+        self, model: bytes, path: Path, variant: Variant, gpus: tuple[str, ...] = ()
+    ) -> Made:
+        """Make the engine file of a finished graph, by the runtime alone.
+
+        Args:
+            model: A graph of `read_graph` as ONNX, in the variant's precision.
+            path: Where the engine file will lie.
+            variant: What it will be opened as.
+            gpus: Kinds of GPU to make it for; () is this machine.
+
+        Raises:
+            RaudoError: It cannot be made.
+        """
+        raise NotImplementedError
+
     def unable_to_aim(self, gpus: tuple[str, ...]) -> str | None:
         """Tell why engines cannot be made here for other kinds of GPU; None if they can."""
         del gpus

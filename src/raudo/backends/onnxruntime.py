@@ -23,6 +23,7 @@ from raudo.backends.base import (
     Backend,
     Engine,
     Library,
+    Made,
     Outputs,
     Resources,
     Variant,
@@ -104,6 +105,14 @@ class OnnxRuntime(Backend):
         import onnx
 
         onnx.save(graph, str(path))
+
+    def compile(
+        self, model: bytes, path: Path, variant: Variant, gpus: tuple[str, ...] = ()
+    ) -> Made:
+        """Write a finished graph; see `Backend.compile`."""
+        del variant, gpus
+        path.write_bytes(model)
+        return Made()
 
     def open(self, artifact: Artifact, resources: Resources) -> Engine:
         """Load an ONNX file; see `Backend.open`."""
