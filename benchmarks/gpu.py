@@ -1,0 +1,366 @@
+"""Every engine on one NVIDIA GPU: made where it is missing, timed in turns, validated.
+
+Three steps, which leave what they make in one folder, so that each can run where its tools are:
+`graphs` (PyTorch, onnx, NNCF; no GPU), `engines` (a runtime alone, in an interpreter of its own if
+need be) and `measure`. Batches of 1 and 32 get an engine each, its batch size fixed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import os
+import pickle
+import shutil
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from raudo import data, discover
+from raudo.benchmark import (
+    TIMED_FRAMES,
+    TimingPlan,
+    WorkerOptions,
+    ratio_interval,
+    speedups,
+    summarize,
+    time_rounds,
+)
+from raudo.build import (
+    CalibrationSet,
+    ModelFile,
+    ModelInfo,
+    build,
+    compile_graph,
+    inspect_model,
+    make_graph,
+    precision_problem,
+    write_onnx,
+)
+from raudo.errors import RaudoError
+from raudo.evaluate import Evaluation, evaluate
+from raudo.inputs import calibration_set
+from raudo.machine import available_threads, describe
+from raudo.plan import NO_GPU, Plan, all_plans, baseline_plan
+from raudo.scoring import Scorer
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from numpy.typing import NDArray
+
+    from raudo.records import Device
+    from raudo.worker import Worker
+
+ROOT = Path(__file__).resolve().parents[1]
+ASSETS = Path(os.environ.get("RAUDO_ASSETS", ROOT.parent / "shared" / "assets")).resolve()
+BATCHES = (1, 32)
+NETWORK_ROUNDS, NETWORK_RUNS, WARM_UPS = 12, {1: 60, 32: 12}, 10
+RESAMPLES = 2000
+
+
+@dataclass(frozen=True)
+class Contender:
+    """One candidate at one batch size, and where its files lie."""
+
+    folder: Path
+    plan: Plan
+    batch: int
+
+    @property
+    def graph(self) -> Path:
+        """The finished graph."""
+        return self.folder / "graphs" / str(self.batch) / f"{self.plan.name}.onnx"
+
+    @property
+    def engine(self) -> Path:
+        """The engine file."""
+        return self.plan.engine_file(self.folder / "engines" / str(self.batch))
+
+
+class Workshop:
+    """The folder that the steps share.
+
+    Args:
+        folder: Where graphs and engines lie.
+        device: What is measured; a dry run takes the CPU.
+        only: Names of candidates; none means all that a GPU can run.
+    """
+
+    def __init__(self, folder: Path, device: Device, only: Sequence[str]) -> None:
+        self.folder, self.device = folder.resolve(), device
+        plans = [p for p in all_plans() if p.variant.device == device]
+        self.plans = [p for p in plans if not only or p.name in only]
+        self.file = ModelFile(self.folder / "model.pt")
+        self.folder.mkdir(parents=True, exist_ok=True)
+
+    def contenders(self, batch: int) -> list[Contender]:
+        """Return the candidates at a batch size."""
+        return [Contender(self.folder, plan, batch) for plan in self.plans]
+
+    @property
+    def source(self) -> tuple[ModelInfo, CalibrationSet]:
+        """What the model is, and what INT8 was calibrated on; both as `graphs` left them."""
+        kept: tuple[ModelInfo, CalibrationSet] = pickle.loads(  # noqa: S301 (our own file)
+            (self.folder / "source.pickle").read_bytes()
+        )
+        return kept
+
+    def make_graphs(self, model: Path, images: Path) -> None:
+        """Write the graphs that are missing, each with its batch size fixed."""
+        contract = self.folder / "model.onnx"
+        if not contract.is_file():
+            shutil.copyfile(model, self.file.path)
+            calibration = calibration_set(data.calibration_images(images, "train", 300, 0), "train")
+            kept = pickle.dumps((inspect_model(self.file), calibration))
+            (self.folder / "source.pickle").write_bytes(kept)
+            write_onnx(self.file, contract)
+        info, calibration = self.source
+        for contender in (c for batch in BATCHES for c in self.contenders(batch)):
+            backend = discover.backend(contender.plan.backend)
+            if backend.made_from == "model" or contender.graph.is_file():
+                continue
+            graph = make_graph(contender.plan, info.spec, contract, calibration)
+            fix_batch(graph, contender.batch)
+            contender.graph.parent.mkdir(parents=True, exist_ok=True)
+            contender.graph.write_bytes(graph.SerializeToString())
+
+    def make_engines(self, pythons: dict[str, str]) -> dict[str, str]:
+        """Make the engines that are missing; returns why one could not be made, by name."""
+        reasons: dict[str, str] = {}
+        info, calibration = self.source
+        for contender in (c for batch in BATCHES for c in self.contenders(batch)):
+            plan, name = contender.plan, contender.plan.name
+            if contender.engine.is_file() or name in reasons:
+                continue
+            if python := pythons.get(plan.backend):
+                self._make_elsewhere(python, name)
+            elif reason := unavailable(plan):
+                reasons[name] = f"SKIPPED: {reason}"
+            else:
+                try:
+                    make_engine(contender, self.file, info, calibration)
+                except RaudoError as error:
+                    reasons[name] = f"FAILED: {error.message}"
+        return reasons
+
+    def _make_elsewhere(self, python: str, name: str) -> None:
+        words = (str(self.folder), "--step", "engines", "--only", name, "--device", self.device)
+        subprocess.run([python, __file__, *words], check=False)
+
+
+def unavailable(plan: Plan) -> str | None:
+    """Tell why a finished graph cannot be made an engine here; None if it can."""
+    backend, machine = discover.backend(plan.backend), describe()
+    if missing := backend.missing():
+        return f"not installed: {', '.join(missing)}"
+    if plan.variant.device == "gpu" and not machine.gpus:
+        return NO_GPU
+    return backend.unsupported(plan.variant, machine)
+
+
+def fix_batch(model: Any, batch: int) -> None:
+    """Give an ONNX graph one batch size: engines are made faster, and run a little faster."""
+    for value in (*model.graph.input, *model.graph.output):
+        value.type.tensor_type.shape.dim[0].Clear()
+        value.type.tensor_type.shape.dim[0].dim_value = batch
+
+
+def make_engine(
+    contender: Contender, file: ModelFile, info: ModelInfo, calibration: CalibrationSet
+) -> None:
+    """Make one engine, and tell how long it took."""
+    start, plan = time.perf_counter(), contender.plan
+    if discover.backend(plan.backend).made_from == "model":
+        build(plan, file, info, contender.graph, contender.engine, None)
+    else:
+        compile_graph(plan, file, info, contender.graph, contender.engine, calibration)
+    seconds = round(time.perf_counter() - start, 1)
+    contender.engine.with_suffix(".seconds").write_text(str(seconds), encoding="utf-8")
+    print(f"made {plan.name}, batch {contender.batch}: {seconds} s", file=sys.stderr, flush=True)
+
+
+class Arena:
+    """Open engines of one batch size, each in its own process; a context manager."""
+
+    def __init__(
+        self, contenders: Iterable[Contender], options: WorkerOptions, frames: Sequence[Path]
+    ) -> None:
+        self.contenders = {c.plan.name: c for c in contenders if c.engine.is_file()}
+        self.workers: dict[str, Worker] = {}
+        self.opened: dict[str, Any] = {}
+        self.failed: dict[str, str] = {}
+        self._options, self._frames, self._stack = options, frames, ExitStack()
+
+    def __enter__(self) -> Arena:
+        workers = {
+            name: self._stack.enter_context(self._options.worker(name, contender.engine))
+            for name, contender in self.contenders.items()
+        }
+        from_model = {
+            name
+            for name, c in self.contenders.items()
+            if discover.backend(c.plan.backend).made_from == "model"
+        }
+        with ThreadPoolExecutor() as pool:  # opening a checkpoint is work for a CPU
+            list(pool.map(lambda name: self._open(name, workers[name]), from_model))
+        for name in workers.keys() - from_model:  # a runtime may time its kernels meanwhile
+            self._open(name, workers[name])
+        self.workers = {name: w for name, w in workers.items() if name in self.opened}
+        return self
+
+    def _open(self, name: str, worker: Worker) -> None:
+        contender = self.contenders[name]
+        try:
+            told = worker.call(
+                "open", contender.engine, available_threads(), 1, contender.batch, False
+            )
+            if problem := precision_problem(contender.plan.precision, told.audit):
+                self.failed[name] = f"FAILED: {problem}"
+                return
+            self.opened[name] = told, worker.call("load_frames", self._frames)
+        except RaudoError as error:
+            self.failed[name] = f"FAILED: {error.message}"
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    def time_network(self) -> dict[str, NDArray[np.float64]]:
+        """Time the networks in turns; returns seconds [rounds, 2] of network and of `run`."""
+        (batch,) = {c.batch for c in self.contenders.values()}
+        medians: dict[str, list[Any]] = {name: [] for name in self.workers}
+        for _ in range(NETWORK_ROUNDS):
+            for name, worker in self.workers.items():
+                taken = np.array(worker.call("time_network", WARM_UPS + NETWORK_RUNS[batch]))
+                medians[name].append(np.median(taken[WARM_UPS:], axis=0))
+        return {name: np.array(rounds) for name, rounds in medians.items()}
+
+    def evaluations(self, files: Sequence[Path]) -> dict[str, Evaluation]:
+        """Run all engines over the labelled images, at once: nothing is timed."""
+
+        def run(name: str) -> Evaluation:
+            engine = self.contenders[name].engine
+            return evaluate(self.workers[name], engine, files, trust=False)
+
+        with ThreadPoolExecutor(4) as pool:
+            return dict(zip(self.workers, pool.map(run, self.workers), strict=True))
+
+
+def interval(values: NDArray[np.float64]) -> dict[str, float]:
+    """Return the median of the rounds and its bootstrap interval (95 %)."""
+    found = ratio_interval(values, seed=0)
+    return {"value": found.median, "low": found.low, "high": found.high}
+
+
+def measure(
+    shop: Workshop, images: Path, splits: Sequence[str], options: WorkerOptions, budget: float
+) -> dict[str, Any]:
+    """Time and validate all engines; returns what the JSON file holds."""
+    info, _ = shop.source
+    dataset = data.align_classes(data.open_dataset(images, tuple(splits)), info.spec)
+    files = tuple(image.path for image in dataset.images)
+    frames = files[:: max(1, -(-len(files) // TIMED_FRAMES))]
+    rows: dict[str, dict[str, Any]] = {}
+    baseline = baseline_plan(info.has_module, shop.device).name
+    with Arena(shop.contenders(1), options, frames) as arena:
+        scores = arena.evaluations(files)
+        scorer = Scorer(dataset, scores[baseline], resamples=RESAMPLES)
+        plan = TimingPlan(budget, lambda _: False)
+        timings = time_rounds(arena.workers, baseline, len(frames), plan)
+        whole, alone = (speedups(timings, baseline, plan, model_only=m) for m in (False, True))
+        network = arena.time_network()
+        for name, (opened, decoded) in arena.opened.items():
+            accuracy, similarity = scorer.score(scores[name])
+            memory = arena.workers[name].call("peak_memory")
+            measured = summarize(timings.rounds[name], decoded, opened.load_seconds, memory)
+            rows[name] = {
+                "status": "OK",
+                "audit": opened.audit.model_dump(),
+                "network_ms": interval(network[name][:, 0] * 1e3),
+                "run_ms": interval(network[name][:, 1] * 1e3),
+                "measurement": measured.model_copy(
+                    update={"speedup": whole[name], "speedup_model": alone[name]}
+                ).model_dump(exclude={"samples_ms", "throughput"}),
+                "accuracy": accuracy.model_dump(exclude={"classes"}) if accuracy else None,
+                "similarity": similarity.model_dump(),
+            }
+    failed = arena.failed
+    boxes = sum(len(image.labels) for image in dataset.images)
+    for batch in BATCHES[1:]:
+        with Arena(shop.contenders(batch), options, frames) as arena:
+            for name, rounds in arena.time_network().items():
+                rows.setdefault(name, {"status": "OK"})[f"images_a_second_of_{batch}"] = {
+                    "network": interval(batch / rounds[:, 0]),
+                    "run": interval(batch / rounds[:, 1]),
+                }
+            failed = {**{f"{n}, batch {batch}": why for n, why in arena.failed.items()}, **failed}
+    rows.update({name: {"status": reason} for name, reason in failed.items()})
+    return {"baseline": baseline, "images": len(files), "boxes": boxes, "rows": rows}
+
+
+def described(shop: Workshop, model: Path) -> dict[str, Any]:
+    """Return what a result holds for: machine, model, and how long engines took to make."""
+    machine = describe().model_dump(exclude={"other_load", "disturbed"})
+    seconds = {
+        f"{c.plan.name}, batch {batch}": float(note.read_text(encoding="utf-8"))
+        for batch in BATCHES
+        for c in shop.contenders(batch)
+        if (note := c.engine.with_suffix(".seconds")).is_file()
+    }
+    created = datetime.now(timezone.utc).isoformat(timespec="seconds")
+    return {"created": created, "model": model.name, "machine": machine, "made_in_s": seconds}
+
+
+def parse() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("work", type=Path, help="folder for graphs and engines")
+    parser.add_argument("--model", type=Path, default=ASSETS / "models" / "yolo11n_bccd.pt")
+    parser.add_argument("--data", type=Path, default=ASSETS / "datasets" / "bccd" / "data.yaml")
+    parser.add_argument("--splits", default="val,test")
+    parser.add_argument("--step", choices=("graphs", "engines", "measure"), help="only this one")
+    parser.add_argument("--only", default="", help="names of candidates, with commas")
+    parser.add_argument("--device", choices=("gpu", "cpu"), default="gpu", help="cpu: a dry run")
+    parser.add_argument(
+        "--python", action="append", default=[], help="BACKEND=INTERPRETER that has its runtime"
+    )
+    parser.add_argument("--budget", type=float, default=60.0, help="seconds of timing rounds")
+    parser.add_argument("--json", type=Path, help="file for the result")
+    parser.add_argument("--verbose", action="store_true", help="what runtimes tell")
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Run the steps."""
+    given = parse()
+    logging.basicConfig(level=logging.DEBUG if given.verbose else logging.WARNING)
+    only = [name for name in given.only.split(",") if name]
+    shop = Workshop(given.work, given.device, only)
+    pythons = dict(word.partition("=")[::2] for word in given.python)
+    steps = (given.step,) if given.step else ("graphs", "engines", "measure")
+    reasons: dict[str, str] = {}
+    if "graphs" in steps:
+        shop.make_graphs(given.model, given.data)
+    if "engines" in steps:
+        reasons = shop.make_engines(pythons)
+        for name, reason in reasons.items():
+            print(f"{name} {reason}", file=sys.stderr)
+    if "measure" in steps:
+        options = WorkerOptions(timeout=300.0, log=given.work / "log", pythons=pythons)
+        found = measure(shop, given.data, given.splits.split(","), options, given.budget)
+        found["rows"] |= {name: {"status": why} for name, why in reasons.items()}
+        text = json.dumps({**described(shop, given.model), **found}, indent=1)
+        (given.json or given.work / "gpu.json").write_text(text + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
