@@ -63,8 +63,7 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).resolve().parents[1]
 ASSETS = Path(os.environ.get("RAUDO_ASSETS", ROOT.parent / "shared" / "assets")).resolve()
-BATCHES = (1, 32)
-NETWORK_ROUNDS, NETWORK_RUNS, WARM_UPS = 12, {1: 60, 32: 12}, 10
+NETWORK_ROUNDS, NETWORK_IMAGES, LEAST_RUNS, WARM_UPS = 12, 60, 12, 10
 RESAMPLES = 2000
 
 
@@ -94,10 +93,13 @@ class Workshop:
         folder: Where graphs and engines lie.
         device: What is measured; a dry run takes the CPU.
         only: Names of candidates; none means all that a GPU can run.
+        batches: Batch sizes; latencies are those of the first.
     """
 
-    def __init__(self, folder: Path, device: Device, only: Sequence[str]) -> None:
-        self.folder, self.device = folder.resolve(), device
+    def __init__(
+        self, folder: Path, device: Device, only: Sequence[str], batches: Sequence[int]
+    ) -> None:
+        self.folder, self.device, self.batches = folder.resolve(), device, batches
         plans = [p for p in all_plans() if p.variant.device == device]
         self.plans = [p for p in plans if not only or p.name in only]
         self.file = ModelFile(self.folder / "model.pt")
@@ -125,7 +127,7 @@ class Workshop:
             (self.folder / "source.pickle").write_bytes(kept)
             write_onnx(self.file, contract)
         info, calibration = self.source
-        for contender in (c for batch in BATCHES for c in self.contenders(batch)):
+        for contender in (c for batch in self.batches for c in self.contenders(batch)):
             backend = discover.backend(contender.plan.backend)
             if backend.made_from == "model" or contender.graph.is_file():
                 continue
@@ -138,7 +140,7 @@ class Workshop:
         """Make the engines that are missing; returns why one could not be made, by name."""
         reasons: dict[str, str] = {}
         info, calibration = self.source
-        for contender in (c for batch in BATCHES for c in self.contenders(batch)):
+        for contender in (c for batch in self.batches for c in self.contenders(batch)):
             plan, name = contender.plan, contender.plan.name
             if contender.engine.is_file() or name in reasons:
                 continue
@@ -154,8 +156,9 @@ class Workshop:
         return reasons
 
     def _make_elsewhere(self, python: str, name: str) -> None:
-        words = (str(self.folder), "--step", "engines", "--only", name, "--device", self.device)
-        subprocess.run([python, __file__, *words], check=False)
+        batches = ",".join(map(str, self.batches))
+        words = ("--step", "engines", "--only", name, "--batches", batches, "--device", self.device)
+        subprocess.run([python, __file__, str(self.folder), *words], check=False)
 
 
 def unavailable(plan: Plan) -> str | None:
@@ -240,7 +243,8 @@ class Arena:
         medians: dict[str, list[Any]] = {name: [] for name in self.workers}
         for _ in range(NETWORK_ROUNDS):
             for name, worker in self.workers.items():
-                taken = np.array(worker.call("time_network", WARM_UPS + NETWORK_RUNS[batch]))
+                runs = max(LEAST_RUNS, NETWORK_IMAGES // batch)
+                taken = np.array(worker.call("time_network", WARM_UPS + runs))
                 medians[name].append(np.median(taken[WARM_UPS:], axis=0))
         return {name: np.array(rounds) for name, rounds in medians.items()}
 
@@ -271,7 +275,7 @@ def measure(
     frames = files[:: max(1, -(-len(files) // TIMED_FRAMES))]
     rows: dict[str, dict[str, Any]] = {}
     baseline = baseline_plan(info.has_module, shop.device).name
-    with Arena(shop.contenders(1), options, frames) as arena:
+    with Arena(shop.contenders(shop.batches[0]), options, frames) as arena:
         scores = arena.evaluations(files)
         scorer = Scorer(dataset, scores[baseline], resamples=RESAMPLES)
         plan = TimingPlan(budget, lambda _: False)
@@ -295,7 +299,7 @@ def measure(
             }
     failed = arena.failed
     boxes = sum(len(image.labels) for image in dataset.images)
-    for batch in BATCHES[1:]:
+    for batch in shop.batches[1:]:
         with Arena(shop.contenders(batch), options, frames) as arena:
             for name, rounds in arena.time_network().items():
                 rows.setdefault(name, {"status": "OK"})[f"images_a_second_of_{batch}"] = {
@@ -312,7 +316,7 @@ def described(shop: Workshop, model: Path) -> dict[str, Any]:
     machine = describe().model_dump(exclude={"other_load", "disturbed"})
     seconds = {
         f"{c.plan.name}, batch {batch}": float(note.read_text(encoding="utf-8"))
-        for batch in BATCHES
+        for batch in shop.batches
         for c in shop.contenders(batch)
         if (note := c.engine.with_suffix(".seconds")).is_file()
     }
@@ -329,6 +333,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--splits", default="val,test")
     parser.add_argument("--step", choices=("graphs", "engines", "measure"), help="only this one")
     parser.add_argument("--only", default="", help="names of candidates, with commas")
+    parser.add_argument("--batches", default="1,32", help="batch sizes, with commas")
     parser.add_argument("--device", choices=("gpu", "cpu"), default="gpu", help="cpu: a dry run")
     parser.add_argument(
         "--python", action="append", default=[], help="BACKEND=INTERPRETER that has its runtime"
@@ -344,7 +349,8 @@ def main() -> None:
     given = parse()
     logging.basicConfig(level=logging.DEBUG if given.verbose else logging.WARNING)
     only = [name for name in given.only.split(",") if name]
-    shop = Workshop(given.work, given.device, only)
+    batches = [int(batch) for batch in given.batches.split(",")]
+    shop = Workshop(given.work, given.device, only, batches)
     pythons = dict(word.partition("=")[::2] for word in given.python)
     steps = (given.step,) if given.step else ("graphs", "engines", "measure")
     reasons: dict[str, str] = {}

@@ -166,6 +166,17 @@ def _cpu_name() -> str:
     return platform.processor() or platform.machine()
 
 
+def peak_memory() -> int:
+    """Return the most memory that this process ever had resident, in bytes."""
+    if sys.platform == "linux":
+        # Not getrusage: a child starts with its parent's peak there.
+        for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
+    memory = psutil.Process().memory_info()
+    return int(getattr(memory, "peak_wset", memory.rss))
+
+
 class LoadMonitor:
     """Measures which share of all cores *other* programs took between its start and `share`."""
 

@@ -381,15 +381,9 @@ class Station:
 
     def peak_memory(self) -> int:
         """Return the most memory that this process ever had resident, in bytes."""
-        if sys.platform == "linux":
-            # Not getrusage: a child starts with its parent's peak there.
-            for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
-                if line.startswith("VmHWM:"):
-                    return int(line.split()[1]) * 1024
-        import psutil
+        from raudo.machine import peak_memory
 
-        memory = psutil.Process().memory_info()
-        return int(getattr(memory, "peak_wset", memory.rss))
+        return peak_memory()
 
 
 def serve(station: object) -> None:
