@@ -127,14 +127,19 @@ class Workshop:
             (self.folder / "source.pickle").write_bytes(kept)
             write_onnx(self.file, contract)
         info, calibration = self.source
-        for contender in (c for batch in self.batches for c in self.contenders(batch)):
-            backend = discover.backend(contender.plan.backend)
-            if backend.made_from == "model" or contender.graph.is_file():
+        for plan in self.plans:
+            missing = [
+                c
+                for b in self.batches
+                if not (c := Contender(self.folder, plan, b)).graph.is_file()
+            ]
+            if discover.backend(plan.backend).made_from == "model" or not missing:
                 continue
-            graph = make_graph(contender.plan, info.spec, contract, calibration)
-            fix_batch(graph, contender.batch)
-            contender.graph.parent.mkdir(parents=True, exist_ok=True)
-            contender.graph.write_bytes(graph.SerializeToString())
+            graph = make_graph(plan, info.spec, contract, calibration)
+            for contender in missing:
+                fix_batch(graph, contender.batch)
+                contender.graph.parent.mkdir(parents=True, exist_ok=True)
+                contender.graph.write_bytes(graph.SerializeToString())
 
     def make_engines(self, pythons: dict[str, str]) -> dict[str, str]:
         """Make the engines that are missing; returns why one could not be made, by name."""

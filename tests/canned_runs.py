@@ -16,7 +16,7 @@ from raudo.backends.null import NullBackend, canned
 from raudo.build import ModelInfo
 from raudo.config import OptimizeSettings
 from raudo.records import Artifact, Gpu, Manifest, PrecisionAudit, Spec
-from raudo.worker import Opened, Station
+from raudo.station import Opened, Station
 from raudo.workspace import read_artifact, sha256, write_manifest
 
 if TYPE_CHECKING:

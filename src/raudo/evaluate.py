@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
-    from raudo.worker import Opened, Probe, Worker
+    from raudo.station import Opened, Probe
+    from raudo.worker import Worker
 
 CHUNK = 8
 CHUNK_SECONDS = 2.0

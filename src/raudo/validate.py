@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from raudo.backends.base import Outputs
     from raudo.datasets.base import Dataset
     from raudo.records import Accuracy, Similarity
-    from raudo.worker import Probe
+    from raudo.station import Probe
 
 SAME_IOU, SAME_SCORE = 0.99, 1e-3
 """Outputs closer than this are the same network's: the tolerance that a family's module is held

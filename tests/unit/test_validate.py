@@ -11,6 +11,7 @@ from raudo.backends.base import Outputs
 from raudo.datasets.base import Dataset, LabelledImage
 from raudo.errors import DataError
 from raudo.records import Detections, Interval
+from raudo.station import Probe
 from raudo.validate import (
     accuracy,
     diverging_stage,
@@ -19,7 +20,6 @@ from raudo.validate import (
     similarity,
     with_losses,
 )
-from raudo.worker import Probe
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -20,10 +20,10 @@ IMAGES = sorted((Path(__file__).parents[2] / "samples/coco-mini/images/val").glo
 IMAGE = IMAGES[0]
 ROUGH = """
 import ctypes, os, signal, sys, time
-from raudo import worker
+from raudo import station, worker
 from raudo.errors import DataError
 
-class Rough(worker.Station):
+class Rough(station.Station):
     def abort(self): os.abort()
     def segfault(self): ctypes.string_at(0)
     def killed(self): os.kill(os.getpid(), signal.SIGKILL)
