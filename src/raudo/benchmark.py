@@ -293,8 +293,7 @@ def benchmark(
         other_load = load.share()
         failed.update(timings.failed)
         measurements, profiles = {}, {}
-        ratios = speedups(timings, baseline, plan)
-        model_ratios = speedups(timings, baseline, plan, model_only=True)
+        compared = _compare(timings, baseline, plan)
         for name in (n for n, rounds in timings.rounds.items() if rounds and n not in failed):
             plan.on_throughput(name)
             try:
@@ -309,19 +308,29 @@ def benchmark(
             except RaudoError as error:
                 failed[name] = error.message
             else:
-                measurements[name] = measured.model_copy(
-                    update={
-                        "reference": plan.references.get(name, baseline),
-                        "speedup": ratios.get(name),
-                        "speedup_model": model_ratios.get(name),
-                    }
-                )
+                measurements[name] = measured.model_copy(update=compared[name])
     if baseline not in measurements:
         raise WorkerError(
             f"the baseline {baseline} failed: {failed[baseline]}",
             hint="nothing can be compared without it; the run's log says more",
         )
     return Timed(measurements=measurements, profiles=profiles, failed=failed, other_load=other_load)
+
+
+def _compare(
+    timings: Timings, baseline: str, plan: TimingPlan
+) -> dict[str, dict[str, str | Speedup | None]]:
+    """Return, for each engine, the fields of its measurement that speak of another engine."""
+    whole = speedups(timings, baseline, plan)
+    alone = speedups(timings, baseline, plan, model_only=True)
+    return {
+        name: {
+            "reference": plan.references.get(name, baseline),
+            "speedup": whole.get(name),
+            "speedup_model": alone.get(name),
+        }
+        for name in timings.rounds
+    }
 
 
 def _open_all(
