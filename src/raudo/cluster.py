@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from raudo import discover, images
+from raudo import images
 from raudo.backends.base import Resources
 from raudo.detect import Summary
 from raudo.detector import Selection, labels_of, open_artifact
@@ -139,7 +139,7 @@ def _detected(
     """Yield what was found in each file, in their order."""
     from ray.data import ActorPoolStrategy, DataContext, from_items
 
-    needs_gpu = discover.backend(engine.manifest.backend).device == "gpu"
+    needs_gpu = engine.manifest.device == "gpu"
     processes = max(1, int(ray.cluster_resources().get("GPU" if needs_gpu else "CPU", 1)))
     context = DataContext.get_current()
     context.execution_options.preserve_order = True
