@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from raudo import discover, images
 from raudo.backends.base import Made
-from raudo.errors import EngineError, UsageError
+from raudo.errors import EngineError, OutputError
 from raudo.machine import versions
 from raudo.passes.base import QuantizationSettings
 from raudo.plan import pass_for
@@ -167,7 +167,7 @@ def _whole(
             for part in reversed(engine_files(draft, backend.companions)):
                 part.replace(engine.with_name(part.name))
     except OSError as error:
-        raise UsageError(
+        raise OutputError(
             f"cannot write {engine}: {error.strerror or error}",
             hint="choose another folder with --output, or make room there",
         ) from error

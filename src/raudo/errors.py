@@ -2,6 +2,7 @@
 
 RaudoError                  exit code 2: the user can mend it, the hint says how
 ├── UsageError              an option, a setting or a command that makes no sense
+│   └── OutputError         a folder that cannot be written into, or is full
 ├── MissingDependencyError  an extra that is not installed
 ├── SourceError             the model file: missing, damaged, unknown, unsafe
 ├── DataError               a data set, an image or a video that cannot be used
@@ -36,6 +37,10 @@ class RaudoError(Exception):
 
 class UsageError(RaudoError):
     """An option, a setting or a combination of them that makes no sense."""
+
+
+class OutputError(UsageError):
+    """A folder cannot be written into, or its disk is full."""
 
 
 class MissingDependencyError(RaudoError):

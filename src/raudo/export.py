@@ -11,7 +11,7 @@ from pydantic import Field
 
 from raudo import data, discover
 from raudo.build import CalibrationSet, ModelFile, ModelInfo, record_audit
-from raudo.errors import RaudoError, UsageError
+from raudo.errors import OutputError, RaudoError, UsageError
 from raudo.inputs import calibration_set, inspect
 from raudo.machine import available_threads, describe
 from raudo.plan import Plan, obstacle
@@ -177,7 +177,7 @@ def _make_folder(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=folder).close()
     except OSError as error:
-        raise UsageError(
+        raise OutputError(
             f"cannot write into {folder}: {error.strerror or error}",
             hint="choose another folder with --output",
         ) from error
@@ -209,5 +209,7 @@ def _export_one(
         for file in engine_files(path, discover.backend(plan.backend).companions):
             file.unlink(missing_ok=True)
         manifest_path(path).unlink(missing_ok=True)
+        if isinstance(error, OutputError):  # no other engine could be written either
+            raise
         return Exported(name=plan.name, status="FAILED", reason=error.message)
     return Exported(name=plan.name, status="OK", path=path)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from raudo import discover, plan, shapes
 from raudo.build import ModelFile, combine, record_audit
-from raudo.errors import RaudoError, WorkerError
+from raudo.errors import OutputError, RaudoError, WorkerError
 from raudo.evaluate import Evaluation, evaluate, load_detections, save_detections
 from raudo.images import read_size
 from raudo.records import Candidate, Record
@@ -203,6 +203,8 @@ class Search:
             if self._dropped_early(chosen):
                 return False
             evaluation = self._evaluate(chosen, job.inputs.files)
+        except OutputError:
+            raise
         except RaudoError as error:
             job.fail(name, "validate", error, start)
             return False
@@ -232,6 +234,8 @@ class Search:
         job.listener.step(f"Making {name}")
         try:
             self._build(chosen)
+        except OutputError:  # no fault of the engine: the run goes on once there is room
+            raise
         except RaudoError as error:
             job.fail(name, "build", error, start)
             return False

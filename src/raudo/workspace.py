@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from pydantic import ValidationError
 
-from raudo.errors import EngineError, UsageError
+from raudo.errors import EngineError, OutputError
 from raudo.records import Artifact, Manifest, Record, Report, Throughput
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ def replacing(path: Path) -> Iterator[Path]:
     since runtimes look at it.
 
     Raises:
-        UsageError: The folder cannot be written, or its disk is full.
+        OutputError: The folder cannot be written, or its disk is full.
     """
     draft = path.with_name(f".{secrets.token_hex(4)}.{path.name}")
     try:
@@ -40,7 +40,7 @@ def replacing(path: Path) -> Iterator[Path]:
         yield draft
         draft.replace(path)
     except OSError as error:
-        raise UsageError(
+        raise OutputError(
             f"cannot write {path}: {error.strerror or error}",
             hint="choose another folder with --output, or make room there",
         ) from error
@@ -229,7 +229,7 @@ def create_run(parent: Path, name: str) -> Run:
     """Make a run folder and let `latest` point to it.
 
     Raises:
-        UsageError: The folder cannot be written.
+        OutputError: The folder cannot be written.
     """
     run = Run(parent / name)
     try:
@@ -238,7 +238,7 @@ def create_run(parent: Path, name: str) -> Run:
         run.log_to_file()
         _point_latest(parent, name)
     except OSError as error:
-        raise UsageError(
+        raise OutputError(
             f"cannot write the run folder {run.folder}: {error.strerror or error}",
             hint="choose another folder with --output, or make room there",
         ) from error

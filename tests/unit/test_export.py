@@ -9,7 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 from raudo.cli import app
-from raudo.errors import EngineError, WorkerError
+from raudo.errors import EngineError, OutputError, WorkerError
 from raudo.records import PrecisionAudit
 from raudo.workspace import read_artifact
 
@@ -83,6 +83,16 @@ def test_what_failed_is_taken_back(action: str, project: Project, calibration: P
     ended = export(project, "--precision", "fp32,int8", "--calibration", str(calibration))
     assert ended.exit_code == 2
     assert "it crashed" in ended.stdout
+    assert made(project) == {"model.npz", "model.npz.json"}
+
+
+def test_a_full_disk_is_no_fault_of_an_engine(project: Project, calibration: Path) -> None:
+    full = OutputError("cannot write model.int8.npz: No space left on device", hint="make room")
+    project.faults.planned["build", "null-small"] = full
+    ended = export(project, "--precision", "fp32,int8", "--calibration", str(calibration))
+    assert ended.exit_code == 2
+    assert ended.stderr.endswith(f"error: {full.message}\nhint: make room\n")
+    assert not ended.stdout
     assert made(project) == {"model.npz", "model.npz.json"}
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from canned_runs import SAMPLES, with_gpu
-from raudo.errors import EngineError, UsageError, WorkerError
+from raudo.errors import EngineError, OutputError, UsageError, WorkerError
 from raudo.pipeline import optimize
 from raudo.records import PrecisionAudit
 from raudo.workspace import read_report
@@ -87,6 +87,17 @@ def test_an_engine_that_does_not_last_is_a_row_not_the_end(action: str, project:
     assert (found["null-same"].status, found["null-same"].reason) == ("FAILED", "it crashed")
     assert found["null-other"].status == "OK"
     assert found["null-other"].speedup is not None
+
+
+@pytest.mark.parametrize("action", ["build", "evaluate"])
+def test_a_full_disk_ends_the_run_until_there_is_room(action: str, project: Project) -> None:
+    full = OutputError("cannot write it: No space left on device", hint="make room there")
+    project.faults.planned[action, "null-same"] = full
+    with pytest.raises(OutputError, match="No space left"):
+        optimize(project.settings())
+    project.faults.planned.clear()
+    report, _ = optimize(project.settings(), resume=True)
+    assert rows(report)["null-same"].status == "OK"
 
 
 @pytest.mark.parametrize("action", ["build", "evaluate", "time"])

@@ -73,7 +73,10 @@ class OpenVino(Backend):
         """Write the `.xml`, and the `.bin` beside it."""
         import openvino
 
-        openvino.save_model(graph, str(path), compress_to_fp16=False)
+        try:
+            openvino.save_model(graph, str(path), compress_to_fp16=False)
+        except RuntimeError as error:  # how it says, among others, that a disk is full
+            raise OSError(f"OpenVINO wrote only a part ({error})") from error
 
     def open(self, artifact: Artifact, resources: Resources) -> Engine:
         """Load an IR file; see `Backend.open`."""
