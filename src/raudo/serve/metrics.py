@@ -7,23 +7,24 @@ merged from workers. Labels have few values each: nothing that a client sends be
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from functools import cache, partial
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from raudo.serve.histograms import Histogram
 from raudo.serve.observer import NullObserver
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from numpy.typing import NDArray
     from prometheus_client import CollectorRegistry
     from prometheus_client.metrics_core import Metric
 
     from raudo.records import Detections
     from raudo.serve.ab.records import Experiment
     from raudo.serve.observer import Finished
-    from raudo.serve.records import ModelVersion, Stages
+    from raudo.serve.records import ModelVersion
 
 SECONDS = (
     *(0.0005, 0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.015, 0.02, 0.03, 0.04, 0.05),
@@ -31,7 +32,8 @@ SECONDS = (
 )
 IMAGES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 FOUND = (0, 1, 2, 5, 10, 20, 50, 100, 300)
-SCORES = np.linspace(0, 1, 21)
+SCORES = tuple(number / 20 for number in range(21))
+STAGES = ("decode", "queue", "infer", "select")
 MOST_CLASSES = 100
 """A model of more classes is counted under one label: each label is a time series."""
 
@@ -44,17 +46,15 @@ class ServiceMetrics(NullObserver):
     """
 
     def __init__(self, registry: CollectorRegistry) -> None:
-        from prometheus_client import Counter, Gauge, Histogram
+        from prometheus_client import Counter, Gauge
 
-        def counter(name: str, help_: str, *labels: str) -> Counter:
-            return Counter(name, help_, labels, registry=registry)
+        def counter(name: str, text: str, *labels: str) -> Counter:
+            return Counter(name, text, labels, registry=registry)
 
-        def gauge(name: str, help_: str, *labels: str) -> Gauge:
-            return Gauge(name, help_, labels, registry=registry)
+        def gauge(name: str, text: str, *labels: str) -> Gauge:
+            return Gauge(name, text, labels, registry=registry)
 
-        def histogram(name: str, help_: str, buckets: Any, *labels: str) -> Histogram:
-            return Histogram(name, help_, labels, buckets=buckets, registry=registry)
-
+        histogram = partial(Histogram, registry)
         self._requests = counter(
             "raudo_requests", "Requests by how they ended.", "method", "variant", "code"
         )
@@ -91,35 +91,31 @@ class ServiceMetrics(NullObserver):
         )
         self._refusals = counter("raudo_model_refusals", "Engines that were not loaded.", "engine")
         self._restarts = counter("raudo_worker_restarts", "Engine processes that died.", "variant")
-        self._scores = ScoreCollector()
-        registry.register(self._scores)
-        self._by_stage: dict[str, tuple[Histogram, ...]] = {}
+        self._scores = histogram(
+            "raudo_detection_score", "Scores of the objects found.", SCORES, "variant"
+        )
+        # Looking a label up takes the client library several times as long as counting.
+        self._requests_of = cache(self._requests.labels)
+        self._depth_of, self._limit_of = cache(self._depth.labels), cache(self._limit.labels)
 
     def request_finished(self, finished: Finished) -> None:
         """Count it; copies for comparison count as the method `shadow`."""
         method = "shadow" if finished.shadow else finished.method
         variant = finished.variant or "none"
-        self._requests.labels(method, variant, finished.code).inc()
-        self._durations.labels(method, variant).observe(finished.seconds)
+        self._requests_of(method, variant, finished.code).inc()
+        self._durations.of(method, variant).observe(finished.seconds)
         if finished.stages is not None:
-            self._observe_stages(variant, finished.stages)
-
-    def _observe_stages(self, variant: str, stages: Stages) -> None:
-        if variant not in self._by_stage:
-            names = ("decode", "queue", "infer", "select")
-            self._by_stage[variant] = tuple(self._stages.labels(n, variant) for n in names)
-        seconds = (stages.decode, stages.queue, stages.infer, stages.select)
-        for histogram, value in zip(self._by_stage[variant], seconds, strict=True):
-            histogram.observe(value)
+            for stage in STAGES:
+                self._stages.of(stage, variant).observe(getattr(finished.stages, stage))
 
     def batch_formed(self, version: ModelVersion, images: int) -> None:
         """Count it."""
-        self._batches.labels(version.variant).observe(images)
+        self._batches.of(version.variant).observe(images)
 
     def queue_changed(self, version: ModelVersion, depth: int, limit: int) -> None:
         """Note how long the queue is."""
-        self._depth.labels(version.variant).set(depth)
-        self._limit.labels(version.variant).set(limit)
+        self._depth_of(version.variant).set(depth)
+        self._limit_of(version.variant).set(limit)
 
     def rejected(self, reason: str, variant: str | None) -> None:
         """Count it."""
@@ -128,10 +124,10 @@ class ServiceMetrics(NullObserver):
     def detected(self, version: ModelVersion, detections: tuple[Detections, ...]) -> None:
         """Count objects by number, class and score."""
         variant, classes = version.variant, version.spec.classes
-        per_image = self._found.labels(variant)
+        per_image, scores = self._found.of(variant), self._scores.of(variant)
         for found in detections:
             per_image.observe(len(found))
-            self._scores.add(variant, found.scores)
+            scores.observe_all(found.scores)
             if len(classes) > MOST_CLASSES:
                 self._classes.labels(variant, "any").inc(len(found))
                 continue
@@ -161,38 +157,6 @@ class ServiceMetrics(NullObserver):
 def _identity(version: ModelVersion) -> tuple[str, ...]:
     manifest = version.artifact.manifest
     return (version.variant, version.version, manifest.name, manifest.precision, version.run or "")
-
-
-class ScoreCollector:
-    """A histogram of scores, which takes all scores of an image at once."""
-
-    def __init__(self) -> None:
-        self._counts: dict[str, NDArray[np.int64]] = {}
-        self._sums: dict[str, float] = {}
-
-    def add(self, variant: str, scores: NDArray[np.float32]) -> None:
-        """Count scores, float32 [n]."""
-        bucket = np.searchsorted(SCORES, scores, "left")
-        counts = np.bincount(bucket, minlength=len(SCORES) + 1)
-        self._counts[variant] = self._counts.get(variant, 0) + counts
-        self._sums[variant] = self._sums.get(variant, 0.0) + float(scores.sum())
-
-    def collect(self) -> Iterable[Metric]:
-        """Yield the histogram."""
-        from prometheus_client.metrics_core import HistogramMetricFamily
-
-        family = HistogramMetricFamily(
-            "raudo_detection_score", "Scores of the objects found.", labels=["variant"]
-        )
-        for variant, counts in self._counts.items():
-            running = np.cumsum(counts).tolist()
-            bounds = [*(f"{bound:g}" for bound in SCORES), "+Inf"]
-            family.add_metric(
-                [variant],
-                buckets=list(zip(bounds, running, strict=True)),
-                sum_value=self._sums[variant],
-            )
-        yield family
 
 
 class ExperimentCollector:
