@@ -45,7 +45,9 @@ def serving(
     """
     import uvicorn
 
-    telemetry = Telemetry(experiment)
+    telemetry = Telemetry()
+    if experiment:
+        telemetry.follow(experiment)
     service = Service(model, open_inline, Limits(), observer=telemetry.observer, routing=experiment)
     server = uvicorn.Server(uvicorn.Config(create_app(service, telemetry), log_level="warning"))
     with socket.socket() as door:

@@ -25,6 +25,10 @@ def serve(
     timeout: Annotated[float, typer.Option(help="Seconds that a request may wait.")] = 5.0,
     ab: Annotated[str | None, typer.Option(help="baseline=PERCENT of the requests.")] = None,
     shadow: Annotated[str | None, typer.Option(help="baseline[=PERCENT] gets copies.")] = None,
+    guard: Annotated[
+        list[str] | None,
+        typer.Option(help="FIGURE=LIMIT: agreement, latency or errors; repeatable."),
+    ] = None,
     watch: Annotated[bool, typer.Option("--watch", help="Follow runs/latest.")] = False,
 ) -> None:
     """Serve what a run chose, over HTTP and gRPC, until it is stopped."""
@@ -45,6 +49,7 @@ def serve(
         instances=instances,
         ab=ab,
         shadow=shadow,
+        guards=tuple(guard or ()),
         watch=watch,
         limits=limits,
     )

@@ -106,7 +106,11 @@ class Observers:
     """Several observers as one; each hears everything, in order."""
 
     def __init__(self, *observers: Observer) -> None:
-        self._observers = observers
+        self._observers = list(observers)
+
+    def add(self, observer: Observer) -> None:
+        """Let one more hear of what happens from now on."""
+        self._observers.append(observer)
 
     def request_finished(self, finished: Finished) -> None:
         """Tell all."""

@@ -20,15 +20,13 @@ from raudo.config import Settings
 from raudo.errors import MissingDependencyError, RaudoError, UsageError
 from raudo.machine import available_threads
 from raudo.serve import grpc
-from raudo.serve.ab.comparison import Plan
-from raudo.serve.ab.routing import ShadowRouting, SplitRouting
+from raudo.serve.ab.trial import prepare_trial
 from raudo.serve.core import Service
 from raudo.serve.process import ProcessOpener
-from raudo.serve.records import PRIMARY
 from raudo.serve.rest import create_app
 from raudo.serve.settings import Limits
 from raudo.serve.telemetry import Telemetry
-from raudo.serve.versions import BASELINE, Source, baseline_of, load_best
+from raudo.serve.versions import Source, load_best
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -37,7 +35,6 @@ if TYPE_CHECKING:
 
     from raudo.serve.records import ModelVersion
 
-Experiment = SplitRouting | ShadowRouting
 MODULES = ("starlette", "uvicorn", "httptools", "grpc", "prometheus_client", "python_multipart")
 TOKEN = "RAUDO_ADMIN_TOKEN"  # noqa: S105 (where the token is found, not the token)
 GRACE_SECONDS = 3.0
@@ -66,47 +63,9 @@ class ServeSettings(Settings):
     )
     ab: str | None = Field(default=None, description="baseline=PERCENT: split the requests")
     shadow: str | None = Field(default=None, description="baseline[=PERCENT]: copy requests")
+    guards: tuple[str, ...] = Field(default=(), description="FIGURE=LIMIT, when to roll back")
     watch: bool = Field(default=False, description="Serve a new run as soon as it is the latest")
     limits: Limits = Limits()
-
-
-def share_of(option: str, value: str) -> float:
-    """Read `baseline=10`, or `baseline` for all, as a share.
-
-    Raises:
-        UsageError: It is neither.
-    """
-    name, equals, percent = value.partition("=")
-    with contextlib.suppress(ValueError):
-        share = float(percent) / 100 if equals else 1.0
-        if name == BASELINE and 0 < share <= 1:
-            return share
-    raise UsageError(
-        f"{option} {value}: not {BASELINE}=PERCENT", hint=f"for instance {option} {BASELINE}=10"
-    )
-
-
-def experiment_of(
-    settings: ServeSettings, similarity: float
-) -> SplitRouting | ShadowRouting | None:
-    """Return the experiment that was asked for.
-
-    Args:
-        settings: Of the service.
-        similarity: Percent, which the run proved of its choice.
-
-    Raises:
-        UsageError: Two were asked for, or one makes no sense.
-    """
-    if settings.ab and settings.shadow:
-        raise UsageError("--ab and --shadow exclude each other", hint="choose one")
-    if settings.ab:
-        plan = Plan("split", PRIMARY, BASELINE, share_of("--ab", settings.ab), similarity)
-        return SplitRouting(plan, settings.model)
-    if settings.shadow:
-        plan = Plan("shadow", PRIMARY, BASELINE, share_of("--shadow", settings.shadow), similarity)
-        return ShadowRouting(plan, settings.model)
-    return None
 
 
 def serve(settings: ServeSettings) -> None:
@@ -166,30 +125,35 @@ class Server:
         """Load, serve, drain."""
         settings = self._settings
         files = self._source.files()
-        run = self._source.run() if self._source.is_run else None
-        baseline, similarity = None, 100.0
-        if (settings.ab or settings.shadow) and run is not None:
-            baseline, similarity = baseline_of(run)
-        experiment = experiment_of(settings, similarity)
-        if experiment is not None and baseline is None:
-            raise UsageError("an engine file has no baseline", hint="serve a run folder")
-        telemetry = Telemetry(experiment)
+        run = self._source.run().folder.name if self._source.is_run else None
+        telemetry = Telemetry()
         opener = ProcessOpener(settings.instances, available_threads(), settings.limits.max_batch)
-        service = Service(
-            settings.model,
-            opener,
-            settings.limits,
-            observer=telemetry.observer,
-            routing=experiment,
-        )
+        service = Service(settings.model, opener, settings.limits, observer=telemetry.observer)
         self._service = service
         try:
-            await load_best(service, files, run=run.folder.name if run else None)
-            if baseline is not None:
-                await load_best(service, [baseline], variant=BASELINE)
+            served = await load_best(service, files, run=run)
+            await self._compare(served, telemetry)
             await self._listen(door, telemetry)
         finally:
             await service.drain()
+            telemetry.close()
+
+    async def _compare(self, served: ModelVersion, telemetry: Telemetry) -> None:
+        """Start the experiment that was asked for, if one was."""
+        settings, service = self._settings, self._service
+        trial = prepare_trial(
+            settings.source,
+            served.artifact.path,
+            split=settings.ab,
+            shadow=settings.shadow,
+            guards=settings.guards,
+        )
+        if trial is None:
+            return
+        trial.routing.model_loaded(served)
+        telemetry.follow(trial.routing)
+        await load_best(service, [trial.artifact.path], variant=trial.variant, run=served.run)
+        service.routing = trial.routing
 
     async def _listen(self, door: socket.socket, telemetry: Telemetry) -> None:
         import uvicorn

@@ -38,20 +38,24 @@ HEADERS = {
 
 
 class Telemetry:
-    """The observers of one service.
+    """The observers of one service."""
 
-    Args:
-        experiment: The A/B experiment that routes the requests, if one does.
-    """
-
-    def __init__(self, experiment: SplitRouting | ShadowRouting | None = None) -> None:
+    def __init__(self) -> None:
         self.registry = create_registry()
         self._curves = LiveCurves()
-        self._experiment = experiment
-        metrics = ServiceMetrics(self.registry)
+        self._experiment: SplitRouting | ShadowRouting | None = None
         self.registry.register(ExperimentCollector(self.experiment))
-        observers = (metrics, self._curves)
-        self.observer = Observers(*observers, *([experiment] if experiment else []))
+        self.observer = Observers(ServiceMetrics(self.registry), self._curves)
+
+    def follow(self, experiment: SplitRouting | ShadowRouting) -> None:
+        """Let an experiment that routes the requests hear of them, and show it."""
+        self._experiment = experiment
+        self.observer.add(experiment)
+
+    def close(self) -> None:
+        """Keep what the experiment knows."""
+        if self._experiment:
+            self._experiment.close()
 
     def experiment(self) -> Experiment | None:
         """Return the experiment as it is now; None if there is none."""

@@ -22,9 +22,6 @@ if TYPE_CHECKING:
     from raudo.serve.records import ModelVersion
     from raudo.workspace import Run
 
-BASELINE = "baseline"
-"""The variant that the run's own baseline is served as, to compare with."""
-
 log = logging.getLogger(__name__)
 
 
@@ -123,22 +120,3 @@ async def load_best(
     raise EngineError(
         f"no engine can be served here: {refused[0].message}", hint=refused[0].hint
     ) from refused[0]
-
-
-def baseline_of(run: Run) -> tuple[Path, float]:
-    """Return the engine file of a run's baseline, and the similarity that its choice has to it.
-
-    Raises:
-        EngineError: The run kept no such file.
-    """
-    report = read_report(run)
-    wanted = report.source.baseline
-    candidate = next((c for c in report.candidates if c.name == wanted), None)
-    if candidate is None or candidate.file is None:
-        raise EngineError(
-            f"{run.folder} has no engine file of its baseline {wanted!r}",
-            hint="compare without --ab and --shadow, or make the run again",
-        )
-    choices = {d.choice for name, d in report.decisions.items() if name != "development"}
-    similar = [c.similarity_percent for c in report.candidates if c.name in choices]
-    return run.folder / candidate.file, next((s for s in similar if s is not None), 100.0)

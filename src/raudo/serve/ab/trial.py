@@ -42,7 +42,7 @@ class Trial:
 
 def prepare_trial(
     source: Path,
-    candidate: str,
+    served: Path,
     *,
     split: str | None = None,
     shadow: str | None = None,
@@ -52,7 +52,7 @@ def prepare_trial(
 
     Args:
         source: The run folder that is served.
-        candidate: Name of its engine that is served.
+        served: The engine file that is served of it.
         split: `NAME=PERCENT` of the requests that go to another engine of the run.
         shadow: `NAME` or `NAME=PERCENT` of the requests that another engine gets a copy of.
         guards: `FIGURE=LIMIT`, other limits than the usual ones.
@@ -84,6 +84,7 @@ def prepare_trial(
         )
     run = resolve_run(source)
     report = read_report(run)
+    candidate = _name_of(served, run.folder, report)
     other = report.source.baseline if variant == BASELINE else variant
     if other == candidate:
         raise UsageError(f"{other} is what is served already", hint=_choose_from(report, candidate))
@@ -137,6 +138,16 @@ def proven_agreement(report: Report, candidate: str) -> float:
     found = next((c for c in report.candidates if c.name == candidate), None)
     percent = found.similarity_percent if found else None
     return 100.0 if percent is None else percent
+
+
+def _name_of(engine: Path, folder: Path, report: Report) -> str:
+    """Return which candidate of a run an engine file is."""
+    names = (
+        c.name
+        for c in report.candidates
+        if c.file and (folder / c.file).resolve() == engine.resolve()
+    )
+    return next(names, engine.stem)
 
 
 def _engine(folder: Path, report: Report, name: str, served: str) -> Artifact:

@@ -33,13 +33,13 @@ def run(tmp_path: Path) -> Path:
 
 
 def prepared(run: Path, **options: Any) -> Trial:
-    trial = prepare_trial(run, "fast", **options)
+    trial = prepare_trial(run, run / "engines" / "fast.npz", **options)
     assert trial is not None
     return trial
 
 
 def test_nothing_asked_for_is_nothing_compared(run: Path) -> None:
-    assert prepare_trial(run, "fast") is None
+    assert prepare_trial(run, run / "engines" / "fast.npz") is None
 
 
 def test_a_split_with_the_baseline(run: Path) -> None:
@@ -77,19 +77,20 @@ def test_another_candidate_is_named_as_the_report_does(run: Path) -> None:
 )
 def test_what_makes_no_sense_is_refused(run: Path, options: Any, message: str) -> None:
     with pytest.raises(UsageError, match=message):
-        prepare_trial(run, "fast", **options)
+        prepare_trial(run, run / "engines" / "fast.npz", **options)
 
 
 @pytest.mark.parametrize("name", ["nobody", "broken", "../../etc/passwd"])
 def test_an_engine_that_is_not_there_is_said_to_be_missing(run: Path, name: str) -> None:
     with pytest.raises(EngineError, match="has no engine") as caught:
-        prepare_trial(run, "fast", shadow=name)
+        prepare_trial(run, run / "engines" / "fast.npz", shadow=name)
     assert caught.value.hint == "choose from baseline, other"
 
 
 def test_a_single_engine_has_nothing_to_be_compared_with(run: Path) -> None:
+    engine = run / "engines" / "fast.npz"
     with pytest.raises(UsageError, match="nothing to compare"):
-        prepare_trial(run / "engines" / "fast.npz", "fast", shadow="baseline")
+        prepare_trial(engine, engine, shadow="baseline")
 
 
 @pytest.mark.parametrize(
