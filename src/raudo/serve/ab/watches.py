@@ -140,7 +140,10 @@ def _below(estimate: Estimate, expected: float) -> Estimate:
 
 def _percent(log_ratio: Estimate) -> Estimate:
     """Turn the logarithm of a ratio into what it is above 1, in percent."""
-    value, low, high = (
-        100 * np.expm1(each) for each in (log_ratio.value, log_ratio.low, log_ratio.high)
+
+    def percent(value: Number) -> Number:
+        return np.where(np.isinf(value), value, 100 * np.expm1(value))
+
+    return Estimate(
+        percent(log_ratio.value), percent(log_ratio.low), percent(log_ratio.high), log_ratio.count
     )
-    return Estimate(value, low, high, log_ratio.count)

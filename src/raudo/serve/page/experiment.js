@@ -46,7 +46,7 @@ function figureRow(figure) {
   const row = make("div", `ab-figure ${tone}`);
   const unit = figure.unit === "%" ? " %" : " points";
   const signed = (value) => (value > 0 ? "+" : "") + tell(value);
-  const interval = figure.low === null ? "not enough seen yet"
+  const interval = figure.low === null || figure.high === null ? "not enough seen yet"
     : `${signed(figure.low)} to ${signed(figure.high)}`;
   const name = make("div", "ab-name", make("b", "", title), make("small", "", meaning));
   const value = make("div", "ab-value",
@@ -76,7 +76,7 @@ function gauge(figure) {
     limit.style.left = at(figure.limit);
     box.append(zone, limit);
   }
-  if (figure.low !== null) {
+  if (figure.low !== null && figure.high !== null) {
     const span = make("i", "reach");
     span.style.left = at(figure.low);
     span.style.right = `calc(100% - ${at(figure.high)})`;

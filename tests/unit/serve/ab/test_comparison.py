@@ -127,6 +127,8 @@ def test_the_state_before_any_request() -> None:
     state = Comparison(SHADOW, partial(ShadowWatch, expected_percent=98.0)).state()
     assert state.verdict == "INCONCLUSIVE"
     assert all(figure.value is None for figure in state.figures)
+    bounded = {figure.name for figure in state.figures if figure.low is not None}
+    assert bounded == {"errors"}  # the difference of two shares is bounded before anything is seen
     assert state.candidate.p50_ms is None
     assert type(state).model_validate_json(state.model_dump_json()) == state
 
