@@ -1,10 +1,9 @@
-"""Converts models/model.onnx to TensorRT; for now it says why that is skipped."""
+"""Converts models/model.onnx to TensorRT (models/model.fp16.engine), or says why not."""
 
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))
-from hu04 import engine, skip_tensorrt
+from hu04 import convert
 
-engine()
-skip_tensorrt()
+sys.exit(convert(sys.argv[1:]))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import shutil
+import json
 import subprocess
 import sys
 from importlib.util import find_spec
@@ -32,22 +32,52 @@ def interpreter() -> str:
 
 
 def export(arguments: list[str]) -> int:
-    """Export a model to ONNX, say why not to TensorRT, and time it if that is asked for."""
+    """Export a model to ONNX and, where that can be done, to TensorRT; time them if asked to."""
     parser = argparse.ArgumentParser(description="Exports a model to ONNX, and to TensorRT.")
     parser.add_argument("--model", type=Path, default=Path("model.pt"))
     parser.add_argument("--output", type=Path, default=Path("models"))
-    parser.add_argument("--benchmark", action="store_true", help="time it against PyTorch")
+    parser.add_argument("--gpu", help="kinds of GPU to make the engine for: sm86,sm89,sm120")
+    parser.add_argument("--benchmark", action="store_true", help="time them against PyTorch")
     parser.add_argument("--budget", default="60", help="most seconds for that")
     given = parser.parse_args(arguments)
     code = raudo("export", given.model, "--to", "onnx", "--output", given.output)
     if code:
         return code
-    skip_tensorrt()
-    if not given.benchmark:
-        return 0
-    onnx = given.output / f"{given.model.stem}.onnx"
-    words = (onnx, "--model", given.model, "--images", data(given.model))
+    engines = [given.output / f"{given.model.stem}.onnx"]
+    code, made = to_tensorrt(engines[0], given.gpu)
+    if made is not None and given.gpu is None:
+        engines.append(made)
+    if code or not given.benchmark:
+        return code
+    words = (*engines, "--model", given.model, "--images", data(given.model))
     return raudo("benchmark", *words, "--budget", given.budget)
+
+
+def convert(arguments: list[str]) -> int:
+    """Convert models/model.onnx to TensorRT, where that can be done."""
+    parser = argparse.ArgumentParser(description="Converts models/model.onnx to TensorRT, in FP16.")
+    parser.add_argument("--gpu", help="kinds of GPU to make the engine for: sm86,sm89,sm120")
+    given = parser.parse_args(arguments)
+    return to_tensorrt(engine(), given.gpu)[0]
+
+
+def to_tensorrt(onnx: Path, gpus: str | None) -> tuple[int, Path | None]:
+    """Make `<name>.fp16.engine` beside an ONNX file; return the exit code and the engine."""
+    words = [
+        *("export", str(onnx), "--to", "tensorrt", "--precision", "fp16"),
+        *("--output", str(onnx.parent), *(("--gpu", gpus) if gpus else ()), "--json"),
+    ]
+    print("$ raudo", *words, flush=True)
+    ended = subprocess.run(
+        [interpreter(), "-m", "raudo.cli", *words], stdout=subprocess.PIPE, text=True, check=False
+    )
+    results = json.loads(ended.stdout or "[]")
+    for result in results:
+        print(result["status"], "TensorRT:", result["path"] or result["reason"])
+    if not results or results[0]["status"] == "FAILED":
+        return ended.returncode, None
+    path = results[0]["path"]
+    return 0, Path(path) if path else None
 
 
 def model() -> Path:
@@ -71,14 +101,6 @@ def engine() -> Path:
             "python scripts/export_to_tensorrt.py --model model.pt --output models"
         )
     return found
-
-
-def skip_tensorrt() -> None:
-    """Say why there is no TensorRT engine."""
-    if shutil.which("nvidia-smi") is None:
-        print("SKIPPED TensorRT: no NVIDIA GPU on this machine (nvidia-smi was not found)")
-    else:
-        print("SKIPPED TensorRT: this version of raudo does not build TensorRT engines yet")
 
 
 def say(what: str, path: Path) -> Path:

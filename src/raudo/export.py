@@ -27,6 +27,10 @@ if TYPE_CHECKING:
     from raudo.records import Artifact, Precision
 
 
+AIMS = ("sm86", "sm89", "sm120")
+"""Kinds of GPU to name as an example: the GeForce RTX 30, 40 and 50 series."""
+
+
 class Exported(Record):
     """How the export of one engine ended."""
 
@@ -154,22 +158,38 @@ def export(request: ExportRequest, listener: Listener) -> tuple[Exported, ...]:
         RaudoError: The model, the calibration images or the request cannot be used.
     """
     plans, calibration = request.plans(), request.calibrate_on()
-    listener.step("Opening the model")
-    info = inspect(request.file, request.timeout)
-    _make_folder(request.output)
-    results = []
-    with tempfile.TemporaryDirectory(prefix="raudo-") as scratch:
-        onnx = Path(scratch) / "model.onnx"
-        listener.step("Writing ONNX")
-        with Worker("the ONNX export", timeout=request.timeout) as worker:
-            worker.call("write_onnx", request.file, onnx)
-        listener.step("Making the engines", len(plans))
-        for done, plan in enumerate(plans, 1):
-            result = _export_one(request, plan, info, onnx, calibration)
-            listener.finished(plan.name, result.status, result.reason)
-            listener.advance(done)
-            results.append(result)
-    return (*results, *request.absent())
+    results = {
+        plan.name: Exported(name=plan.name, status="SKIPPED", reason=reason)
+        for plan in plans
+        if (reason := _obstacle(plan, calibrated=calibration is not None))
+    }
+    for result in results.values():
+        listener.finished(result.name, result.status, result.reason)
+    able = [plan for plan in plans if plan.name not in results]
+    if able:
+        listener.step("Opening the model")
+        info = inspect(request.file, request.timeout)
+        _make_folder(request.output)
+        with tempfile.TemporaryDirectory(prefix="raudo-") as scratch:
+            onnx = Path(scratch) / "model.onnx"
+            listener.step("Writing ONNX")
+            with Worker("the ONNX export", timeout=request.timeout) as worker:
+                worker.call("write_onnx", request.file, onnx)
+            listener.step("Making the engines", len(able))
+            for done, plan in enumerate(able, 1):
+                result = results[plan.name] = _export_one(request, plan, info, onnx, calibration)
+                listener.finished(plan.name, result.status, result.reason)
+                listener.advance(done)
+    return (*(results[plan.name] for plan in plans), *request.absent())
+
+
+def _obstacle(plan: Plan, *, calibrated: bool) -> str | None:
+    """Tell why a candidate cannot be made here; what is exported needs no PyTorch module."""
+    reason = obstacle(plan, describe(), has_module=False, calibrated=calibrated)
+    backend = discover.backend(plan.backend)
+    if reason and not plan.gpus and not describe().gpus and not backend.unable_to_aim(AIMS):
+        return f"{reason}; --gpu {','.join(AIMS)} makes it for other machines"
+    return reason
 
 
 def _make_folder(folder: Path) -> None:
@@ -190,11 +210,6 @@ def _export_one(
     onnx: Path,
     calibration: CalibrationSet | None,
 ) -> Exported:
-    reason = obstacle(
-        plan, describe(), has_module=info.has_module, calibrated=calibration is not None
-    )
-    if reason:
-        return Exported(name=plan.name, status="SKIPPED", reason=reason)
     path = request.path or engine_path(request.output, request.file.path.stem, plan)
     try:
         with Worker(plan.name, timeout=request.timeout) as worker:

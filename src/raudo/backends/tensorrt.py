@@ -90,7 +90,7 @@ class TensorRt(Backend):
         """Tell why this machine cannot run a variant; None if it can."""
         del variant
         if not machine.gpus:
-            return "no NVIDIA GPU here ('raudo export --gpu' makes engines for other machines)"
+            return "no NVIDIA GPU here"
         if not cuda.available():
             return "not installed: cuda-bindings (pip install cuda-bindings)"
         toolkit, here = _load(FULL, RTX), cuda.describe()
