@@ -1,6 +1,7 @@
 """Brings Q/DQ nodes of an ONNX graph into the shape that GPUs have INT8 kernels for.
 
-Every convolution reads signed bytes, through a pair of its own ("Working with quantized types",
+Every convolution reads signed bytes, through a pair of its own, and its weights are floats before
+a pair as well: TensorRT 8 takes none that are bytes already ("Working with quantized types",
 NVIDIA's TensorRT documentation; QuantizeLinear, ONNX operators).
 """
 
@@ -8,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from raudo.surgery import UINT8
+from raudo.surgery import INT8, UINT8
 
 if TYPE_CHECKING:
     import onnx
@@ -24,6 +25,7 @@ def for_gpu(model: onnx.ModelProto) -> None:
     """Change a graph whose quantizers have no offset; others are left as they are."""
     _sign(model)
     _pair_inputs(model)
+    _unpack_weights(model)
     model.graph.ClearField("value_info")
 
 
@@ -48,6 +50,33 @@ def _sign(model: onnx.ModelProto) -> None:
     for name in zeros:
         new = numpy_helper.to_array(constants[name]).astype(np.int8)
         constants[name].CopyFrom(numpy_helper.from_array(new, name))
+
+
+def _unpack_weights(model: onnx.ModelProto) -> None:
+    """Store quantized weights as the floats that they stand for, and quantize those."""
+    import numpy as np
+    from onnx import helper, numpy_helper
+
+    constants = {tensor.name: tensor for tensor in model.graph.initializer}
+    nodes: list[onnx.NodeProto] = []
+    for node in model.graph.node:
+        tensor = constants.get(node.input[0]) if node.op_type == PAIR[1] else None
+        if tensor is not None and tensor.data_type == INT8:
+            weights = numpy_helper.to_array(tensor).astype(np.float32)
+            steps = numpy_helper.to_array(constants[node.input[1]])
+            axes = {a.name: a.i for a in node.attribute}
+            if steps.ndim:
+                sides = [1] * weights.ndim
+                sides[axes.get("axis", 1)] = -1
+                steps = steps.reshape(sides)
+            tensor.CopyFrom(numpy_helper.from_array(weights * steps, tensor.name))
+            byte = f"{tensor.name}/quantized"
+            inputs = [tensor.name, *node.input[1:]]
+            nodes.append(helper.make_node(PAIR[0], inputs, [byte], name=byte, **axes))
+            node.input[0] = byte
+        nodes.append(node)
+    model.graph.ClearField("node")
+    model.graph.node.extend(nodes)
 
 
 def _pair_inputs(model: onnx.ModelProto) -> None:
@@ -79,7 +108,7 @@ def _pair_before(
     """
     from onnx import numpy_helper
 
-    if makers[name].op_type == PAIR[1]:
+    if name in makers and makers[name].op_type == PAIR[1]:
         return None
     constants = {tensor.name: tensor for tensor in model.graph.initializer}
     found: dict[float, tuple[str, str]] = {}

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 BATCH = "batch"
-FLOAT, UINT8, INT64, FLOAT16 = 1, 2, 7, 10
+FLOAT, UINT8, INT8, INT64, FLOAT16 = 1, 2, 3, 7, 10
 """Element types (onnx.proto, TensorProto.DataType)."""
 _PREFIX, _ADDED = "source/", "contract/"
 

@@ -54,6 +54,8 @@ def test_symmetric_quantization_gives_what_gpus_have_kernels_for(tiny_onnx: Path
     assert {zero.data_type for zero in zeros} == {TensorProto.INT8}
     assert not any(numpy_helper.to_array(zero).any() for zero in zeros)
     assert next(iter(feeders(model).values())) == "DequantizeLinear"
+    made = {name for node in model.graph.node for name in node.output}
+    assert all(n.input[0] in made for n in pairs if n.op_type == "DequantizeLinear")
     for exact, found in zip(
         run(onnx.load(tiny_onnx), blocks[8:]), run(model, blocks[8:]), strict=True
     ):
@@ -115,9 +117,30 @@ def test_a_quantizer_with_an_offset_is_left_alone() -> None:
         ],
         {"unit": np.float32(1), "middle": np.uint8(128)},
     )
-    before = model.SerializeToString()
     qdq.for_gpu(model)
-    assert model.SerializeToString() == before
+    assert feeders(model) == {"c": "DequantizeLinear"}
+    kept = {t.name: numpy_helper.to_array(t) for t in model.graph.initializer}
+    assert (kept["middle"], kept["unit"]) == (128, 1)
+
+
+def test_weights_become_floats_that_are_the_same_bytes_once_quantized() -> None:
+    steps = np.array([0.1, 0.37], np.float32)
+    weights = np.random.default_rng(0).integers(-127, 128, (2, 2, 1, 1), np.int8)
+    model = graph(
+        [
+            helper.make_node("DequantizeLinear", ["rows", "steps", "noughts"], ["w"], axis=0),
+            helper.make_node("Conv", ["in", "w"], ["out"], name="c"),
+        ],
+        {"rows": weights, "steps": steps, "noughts": np.zeros(2, np.int8)},
+    )
+    values = np.random.default_rng(1).normal(size=(1, 2, 4, 4)).astype(np.float32)
+    before = run(model, values)[0]
+    qdq.for_gpu(model)
+    onnx.checker.check_model(model, full_check=True)
+    assert np.array_equal(run(model, values)[0], before)
+    kept = {t.name: numpy_helper.to_array(t) for t in model.graph.initializer}["rows"]
+    assert kept.dtype == np.float32
+    assert np.array_equal(np.rint(kept / steps[:, None, None, None]), weights)
 
 
 def test_a_convolution_behind_a_concatenation_gets_a_pair_of_the_larger_range() -> None:
