@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import sample_report
 from raudo.backends.null import NullBackend, canned
 from raudo.records import Artifact, Manifest, Spec
 from raudo.workspace import sha256, write_manifest
@@ -39,3 +40,26 @@ def null_engine(
     )
     write_manifest(Artifact(path, manifest))
     return path
+
+
+def null_run(folder: Path, *, classes: tuple[str, ...] = CLASSES, seed: int = 0) -> Path:
+    """Write a run folder that chose `fast`, whose baseline is `slow`, and that has an `other`.
+
+    Args:
+        folder: Where to.
+        classes: Of all engines.
+        seed: Of `fast`; the others have 0, and those of one seed detect the same.
+    """
+    similarity, candidates = {"slow": 100.0, "fast": 99.2, "other": 98.7}, []
+    for name, percent in similarity.items():
+        engine = folder / "engines" / f"{name}.npz"
+        null_engine(engine, classes=classes, seed=seed if name == "fast" else 0)
+        latency = 62.0 if name == "slow" else 20.0 + len(candidates)
+        made = sample_report.candidate(
+            name, latency, similarity=percent, baseline=name == "slow", classes=classes
+        )
+        candidates.append(made.model_copy(update={"file": f"engines/{name}.npz"}))
+    candidates.append(sample_report.unable("broken", "FAILED", "no memory"))
+    report = sample_report.report(*candidates, classes=classes)
+    (folder / "report.json").write_text(report.model_dump_json(), encoding="utf-8")
+    return folder

@@ -87,9 +87,9 @@ def test_every_bash_line_is_a_command_of_raudo() -> None:
 
 
 def test_every_command_is_shown() -> None:
-    """In blocks that are executed, or in others where it would not end by itself."""
+    """In blocks that are executed, or in others where it serves, or asks a service."""
     listed = set(re.findall(r"^\| `raudo (\w+)", README, re.M))
-    endless = re.findall(r"^raudo (serve)\b", "".join(blocks("sh")), re.M)
+    endless = re.findall(r"^raudo (serve|ab)\b", "".join(blocks("sh")), re.M)
     assert {words[1] for words in commands()} | set(endless) == listed
 
 

@@ -20,10 +20,8 @@ import numpy as np
 import pytest
 import yaml
 
-from null_engines import null_engine
-from raudo.serve.ab.comparison import Plan
-from raudo.serve.ab.routing import ShadowRouting
-from served import serving
+from null_engines import null_run
+from served import served
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -98,10 +96,8 @@ class Asked:
 def asked(prometheus: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Asked]:
     """Prometheus, which has scraped a service that answers, refuses some, and compares."""
     folder = tmp_path_factory.mktemp("prometheus")
-    engine = null_engine(folder / "e.npz")
-    experiment = ShadowRouting(Plan("shadow", "primary", "baseline", 1.0), "trial")
     with (
-        serving({"primary": engine, "baseline": engine}, experiment=experiment) as service,
+        served(null_run(folder / "run"), "--shadow", "baseline") as service,
         scraping(prometheus, folder, service.removeprefix("http://")) as found,
     ):
         wait_for(found, "up == 1")

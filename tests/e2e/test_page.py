@@ -12,10 +12,8 @@ import cv2
 import numpy as np
 import pytest
 
-from null_engines import null_engine
-from raudo.serve.ab.comparison import Plan
-from raudo.serve.ab.routing import ShadowRouting
-from served import serving
+from null_engines import null_run
+from served import served
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -55,12 +53,9 @@ def browser() -> Iterator[Any]:
 
 @pytest.fixture(scope="module")
 def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    engine = null_engine(tmp_path_factory.mktemp("engine") / "e.npz", classes=(HOSTILE, "dog"))
-    plan = Plan("shadow", "primary", "baseline", 1.0)
-    experiment = ShadowRouting(plan, "trial")
-    variants = {"primary": engine, "baseline": engine}
-    with serving(variants, model=HOSTILE, experiment=experiment) as served:
-        yield served
+    run = null_run(tmp_path_factory.mktemp("run"), classes=(HOSTILE, "dog"))
+    with served(run, "--shadow", "baseline") as found:
+        yield found
 
 
 @pytest.fixture
@@ -150,8 +145,8 @@ def test_curves_versions_and_experiment_are_live(page: Any, address: str) -> Non
 def test_names_are_text_and_never_markup(page: Any) -> None:
     drop(page, IMAGE, "image/png")
     page.wait_for_selector("#found li")
-    assert page.text_content("#model") == HOSTILE
-    assert page.title() == f"{HOSTILE} · raudo serve"
+    assert HOSTILE in page.locator("#found .name").all_text_contents()
+    assert page.title() == "detector · raudo serve"
 
 
 @pytest.mark.parametrize("width", [360, 1320])

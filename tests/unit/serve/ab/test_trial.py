@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-import sample_report
-from null_engines import null_engine
+from null_engines import null_run
 from raudo.errors import EngineError, UsageError
 from raudo.serve.ab.routing import ShadowRouting, SplitRouting
 from raudo.serve.ab.trial import Trial, parse_guards, parse_share, prepare_trial
@@ -18,18 +17,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def run(tmp_path: Path) -> Path:
-    """A run folder: a baseline, the choice, another candidate."""
-    folder = tmp_path / "run"
-    similarity = {"slow": 100.0, "fast": 99.2, "other": 98.7}
-    candidates = []
-    for seed, (name, percent) in enumerate(similarity.items()):
-        null_engine(folder / "engines" / f"{name}.npz", seed=seed)
-        made = sample_report.candidate(name, 20.0, similarity=percent, baseline=name == "slow")
-        candidates.append(made.model_copy(update={"file": f"engines/{name}.npz"}))
-    candidates.append(sample_report.unable("broken", "FAILED", "no memory"))
-    report = sample_report.report(*candidates)
-    (folder / "report.json").write_text(report.model_dump_json(), encoding="utf-8")
-    return folder
+    return null_run(tmp_path / "run")
 
 
 def prepared(run: Path, **options: Any) -> Trial:
