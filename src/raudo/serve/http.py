@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
 import re
@@ -22,13 +23,15 @@ from raudo.serve.errors import (
     UnauthorizedError,
     UnsupportedMediaError,
 )
+from raudo.serve.uploads import BODY, UPLOAD
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
+    from collections.abc import Awaitable, Callable, Iterator, Mapping, MutableMapping, Sequence
 
     from raudo.serve.core import Service
     from raudo.serve.observer import Method
     from raudo.serve.settings import Limits
+    from raudo.serve.uploads import Upload
 
     Scope = MutableMapping[str, Any]
     Message = MutableMapping[str, Any]
@@ -125,7 +128,7 @@ class Call:
     headers: dict[str, str]
     query: dict[str, str]
     started: float
-    body: bytes = b""
+    body: bytes | bytearray = b""
 
     @classmethod
     def of(cls, scope: Scope) -> Call:
@@ -149,29 +152,47 @@ class Call:
         return self.headers.get("content-type", "").partition(";")[0].strip().lower()
 
 
-async def read_body(call: Call, receive: Receive, limits: Limits) -> bytes:
+async def read_body(
+    call: Call, scope: Scope, receive: Receive, limits: Limits
+) -> bytes | bytearray:
     """Read a body, and stop as soon as it is too large, or too slow.
 
     Raises:
         TooLargeError: It has more bytes than are taken.
         DeadlineError: It did not arrive in time.
         UnsupportedMediaError: It is compressed.
-        BadRequestError: The client left, or lied about its length.
+        BadRequestError: The client left.
     """
     if call.headers.get("content-encoding", "identity") != "identity":
         raise UnsupportedMediaError("the body is compressed", hint="send it as it is")
     said = call.headers.get("content-length", "0")
     if said.isdecimal() and int(said) > limits.body:
         raise _too_large(limits)
-    message = await receive()
-    if message.get("more_body"):
-        return await _read_on(message, receive, limits)
-    return bytes(message.get("body", b""))
+    upload: Upload | None = scope.get("extensions", {}).get(UPLOAD, {}).get(BODY)
+    with _in_time(limits.timeout):
+        if upload is None:
+            return await _read_pieces(receive, limits)
+        if not await upload.arrival():
+            raise _left()
+        return upload.data
 
 
-async def _read_on(message: Message, receive: Receive, limits: Limits) -> bytes:
-    pieces = [message["body"]]
-    size = len(pieces[0])
+async def _read_pieces(receive: Receive, limits: Limits) -> bytes:
+    pieces, size, more = [], 0, True
+    while more:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise _left()
+        pieces.append(message.get("body", b""))
+        size += len(pieces[-1])
+        if size > limits.body:
+            raise _too_large(limits)
+        more = message.get("more_body", False)
+    return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+
+@contextlib.contextmanager
+def _in_time(seconds: float) -> Iterator[None]:
     late, reader = False, asyncio.current_task()
 
     def give_up() -> None:
@@ -180,23 +201,19 @@ async def _read_on(message: Message, receive: Receive, limits: Limits) -> bytes:
         assert reader is not None  # noqa: S101 (coroutines run in tasks)
         reader.cancel()
 
-    timer = asyncio.get_running_loop().call_later(limits.timeout, give_up)
+    timer = asyncio.get_running_loop().call_later(seconds, give_up)
     try:
-        while message.get("more_body"):
-            message = await receive()
-            if message["type"] == "http.disconnect":
-                raise BadRequestError("the client left before its request was whole")
-            pieces.append(message["body"])
-            size += len(pieces[-1])
-            if size > limits.body:
-                raise _too_large(limits)
+        yield
     except asyncio.CancelledError:
         if late:
             raise DeadlineError("the body did not arrive in time") from None
         raise
     finally:
         timer.cancel()
-    return b"".join(pieces)
+
+
+def _left() -> BadRequestError:
+    return BadRequestError("the client left before its request was whole")
 
 
 def _too_large(limits: Limits) -> TooLargeError:
@@ -242,11 +259,11 @@ class Endpoint:
                 answer = replace(answer, headers={**answer.headers, "connection": "close"})
             await answer(scope, receive, send)
 
-    async def _let_in(self, call: Call, receive: Receive) -> None:
+    async def _let_in(self, call: Call, scope: Scope, receive: Receive) -> None:
         try:
             if self._method:
                 self._service.check()
-            call.body = await read_body(call, receive, self._service.limits)
+            call.body = await read_body(call, scope, receive, self._service.limits)
         except ServeError as error:
             if self._method:
                 self._service.turned_down(self._method, call.id, error, call.started)
@@ -255,7 +272,7 @@ class Endpoint:
     async def _answer(self, call: Call, scope: Scope, receive: Receive) -> Answer | None:
         if scope["method"] in {"GET", "HEAD"}:
             return await self._handler(call)
-        await self._let_in(call, receive)
+        await self._let_in(call, scope, receive)
         work = asyncio.current_task()
         assert work is not None  # noqa: S101 (coroutines run in tasks)
         gone = False

@@ -102,7 +102,7 @@ async def read_image(call: Call) -> tuple[bytes, DetectOptions]:
     if call.type == MULTIPART:
         return await read_multipart(call), options
     if call.type.startswith("image/") or call.type == "application/octet-stream":
-        return call.body, options
+        return bytes(call.body), options
     raise UnsupportedMediaError(
         f"the body is of type {call.type[:40]!r}", hint=f"send image/*, {MULTIPART} or {JSON}"
     )

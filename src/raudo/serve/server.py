@@ -11,6 +11,7 @@ import signal
 import socket
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -26,6 +27,7 @@ from raudo.serve.process import ProcessOpener
 from raudo.serve.rest import create_app
 from raudo.serve.settings import Limits
 from raudo.serve.telemetry import Telemetry
+from raudo.serve.uploads import UploadProtocol
 from raudo.serve.versions import Source, load_best
 
 if TYPE_CHECKING:
@@ -163,7 +165,7 @@ class Server:
         app = create_app(service, telemetry, token=os.environ.get(TOKEN), swap=swap)
         config = uvicorn.Config(
             app,
-            http="httptools",
+            http=partial(UploadProtocol, settings.limits.body),  # type: ignore[arg-type]
             ws="none",
             lifespan="off",
             log_config=None,

@@ -1,0 +1,151 @@
+"""Large request bodies, read from the socket straight into the memory that they stay in.
+
+uvicorn's parser would hand a body of a megabyte on in twenty pieces and copy each four times, which
+takes longer than all else that the service does with it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from uvicorn.config import Config
+
+UPLOAD, BODY = "raudo.upload", "body"
+"""Name of an ASGI extension, and the key in it under which an `Upload` is found."""
+PIECE = 1 << 16
+"""Bytes that are read at once where no upload is under way; longer bodies are uploads."""
+
+
+class Upload:
+    """A body of known length while it arrives.
+
+    Attributes:
+        data: All of it, once `arrival` returned.
+    """
+
+    def __init__(self, size: int) -> None:
+        self.data = bytearray(size)
+        self._view = memoryview(self.data)
+        self._lost = False
+        self._ended = asyncio.Event()
+
+    @property
+    def rest(self) -> memoryview:
+        """Where the next bytes go."""
+        return self._view
+
+    def filled(self, count: int) -> bool:
+        """Note that so many more bytes are there; tells whether they are all."""
+        self._view = self._view[count:]
+        if not self._view:
+            self._ended.set()
+        return not self._view
+
+    def lose(self) -> None:
+        """Note that no more will come."""
+        self._lost = bool(self._view)
+        self._ended.set()
+
+    async def arrival(self) -> bool:
+        """Wait for all of it; False: the client left before."""
+        await self._ended.wait()
+        return not self._lost
+
+
+class UploadProtocol(asyncio.BufferedProtocol):
+    """uvicorn's HTTP protocol, with uploads read past its parser.
+
+    Args:
+        largest: Longest body that is read so; a longer one is left to be refused.
+        config: uvicorn's.
+        uvicorns: What else uvicorn makes its protocol with.
+    """
+
+    def __init__(self, largest: int, config: Config, **uvicorns: Any) -> None:
+        from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+        self._largest = largest
+        self._http = HttpToolsProtocol(config, **uvicorns)
+        self._piece = bytearray(PIECE)
+        self._upload: Upload | None = None
+        self._renew_parser()
+
+    def _renew_parser(self) -> None:
+        """Begin with a new message: the parser saw no end of the one that was read past it."""
+        import httptools
+
+        self._http.parser = httptools.HttpRequestParser(self)
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Begin."""
+        self._http.connection_made(transport)  # type: ignore[arg-type]
+
+    def connection_lost(self, error: Exception | None) -> None:
+        """End, and end what still arrives."""
+        if self._upload is not None:
+            self._upload.lose()
+        self._http.connection_lost(error)
+
+    def eof_received(self) -> None:
+        """Let the transport close."""
+        self._http.eof_received()
+
+    def pause_writing(self) -> None:
+        """Write no more for now."""
+        self._http.pause_writing()
+
+    def resume_writing(self) -> None:
+        """Go on writing."""
+        self._http.resume_writing()
+
+    def get_buffer(self, sizehint: int) -> memoryview | bytearray:
+        """Return where the next bytes go."""
+        del sizehint
+        return self._piece if self._upload is None else self._upload.rest
+
+    def buffer_updated(self, count: int) -> None:
+        """Take the bytes that were read."""
+        if self._upload is None:
+            self._http.data_received(bytes(memoryview(self._piece)[:count]))
+        elif self._upload.filled(count):
+            self._upload = None
+            self._http.cycle.more_body = False
+            self._renew_parser()
+
+    def on_message_begin(self) -> None:
+        """Pass it on."""
+        self._http.on_message_begin()
+
+    def on_url(self, url: bytes) -> None:
+        """Pass it on."""
+        self._http.on_url(url)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Pass it on."""
+        self._http.on_header(name, value)
+
+    def on_headers_complete(self) -> None:
+        """Begin an upload where one follows, then pass it on: the request starts."""
+        headers = dict(self._http.headers)
+        length = headers.get(b"content-length", b"")
+        plain = b"transfer-encoding" not in headers and b"expect" not in headers
+        # The protocol's own head is pipelined behind a request that is still being answered.
+        free = self._http.cycle is None or self._http.cycle.response_complete
+        if plain and free and length.isdigit() and PIECE < int(length) <= self._largest:
+            self._upload = Upload(int(length))
+            self._http.scope["extensions"] = {UPLOAD: {BODY: self._upload}}
+        self._http.on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        """Keep what came along with the head of an upload; pass all else on."""
+        if self._upload is None:
+            self._http.on_body(body)
+        else:
+            self._upload.rest[: len(body)] = body
+            self._upload.filled(len(body))
+
+    def on_message_complete(self) -> None:
+        """Pass it on."""
+        self._http.on_message_complete()

@@ -1,0 +1,167 @@
+"""Bodies that are read past the parser: whole, in any pieces, and the next request after them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import socket
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from raudo.serve.http import Answer, Endpoint
+from raudo.serve.settings import Limits
+from raudo.serve.uploads import PIECE, UploadProtocol
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Coroutine
+
+    from raudo.serve.http import Call
+
+LARGEST = 4 * PIECE
+SIZES = (0, 1, PIECE - 1, PIECE, PIECE + 1, LARGEST)
+
+
+def run(work: Coroutine[None, None, None]) -> None:
+    asyncio.run(asyncio.wait_for(work, 30))
+
+
+class Host:
+    """What an endpoint needs of a service."""
+
+    leaving = False
+
+    def __init__(self, timeout: float) -> None:
+        self.limits = Limits(body=LARGEST, timeout=timeout)
+
+
+async def digest(call: Call) -> Answer:
+    return Answer((hashlib.sha256(call.body).hexdigest().encode(),), type="text/plain")
+
+
+@contextlib.asynccontextmanager
+async def serving(timeout: float = 5.0) -> AsyncIterator[int]:
+    import uvicorn
+
+    endpoint: Any = Endpoint(digest, Host(timeout))  # type: ignore[arg-type]
+    config = uvicorn.Config(
+        endpoint,
+        http=partial(UploadProtocol, LARGEST),
+        lifespan="off",
+        log_level="warning",
+    )
+    server = uvicorn.Server(config)
+    with socket.socket() as door:
+        door.bind(("127.0.0.1", 0))
+        task = asyncio.ensure_future(server.serve([door]))
+        while not server.started:
+            await asyncio.sleep(0.01)
+        yield door.getsockname()[1]
+        server.should_exit = True
+        await task
+
+
+def request(body: bytes, **headers: str) -> bytes:
+    lines = {"host": "x", "content-length": str(len(body)), **headers}
+    head = "".join(f"{name}: {value}\r\n" for name, value in lines.items())
+    return b"POST / HTTP/1.1\r\n" + head.encode() + b"\r\n" + body
+
+
+async def response(reader: asyncio.StreamReader) -> tuple[int, bytes]:
+    head = (await reader.readuntil(b"\r\n\r\n")).decode()
+    length = next(
+        int(line.split(": ")[1]) for line in head.split("\r\n") if "content-length" in line
+    )
+    return int(head.split()[1]), await reader.readexactly(length)
+
+
+def expected(body: bytes) -> tuple[int, bytes]:
+    return 200, hashlib.sha256(body).hexdigest().encode()
+
+
+@pytest.mark.parametrize("step", [None, 997, PIECE])
+def test_bodies_of_any_size_arrive_whole_one_after_the_other(step: int | None) -> None:
+    async def story() -> None:
+        async with serving() as port:
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            for size in (*SIZES, *reversed(SIZES)):
+                body = bytes(index * 7 % 251 for index in range(size))
+                whole = request(body)
+                for start in range(0, len(whole), step or len(whole)):
+                    writer.write(whole[start : start + (step or len(whole))])
+                    await writer.drain()
+                assert await response(reader) == expected(body), size
+            writer.close()
+
+    run(story())
+
+
+def test_requests_may_stand_in_line_on_one_connection() -> None:
+    async def story() -> None:
+        async with serving() as port:
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            bodies = [bytes([n]) * size for n, size in enumerate((3, PIECE * 2, 5, PIECE * 3, 0))]
+            writer.write(b"".join(map(request, bodies)))
+            for body in bodies:
+                assert await response(reader) == expected(body)
+            writer.close()
+
+    run(story())
+
+
+def test_a_longer_body_is_refused_before_it_is_read() -> None:
+    async def story() -> None:
+        async with serving() as port:
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(request(bytes(LARGEST + 1))[: PIECE // 2])
+            assert (await response(reader))[0] == 413
+            writer.close()
+
+    run(story())
+
+
+def test_a_body_that_never_ends_is_given_up() -> None:
+    async def story() -> None:
+        async with serving(timeout=0.1) as port:
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(request(bytes(LARGEST))[:-1])
+            assert (await response(reader))[0] == 504
+            writer.close()
+
+    run(story())
+
+
+def test_a_client_may_leave_and_others_are_answered() -> None:
+    async def story() -> None:
+        async with serving() as port:
+            _, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(request(bytes(LARGEST))[:-1])
+            await writer.drain()
+            writer.close()
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(request(b"x"))
+            assert await response(reader) == expected(b"x")
+            writer.close()
+
+    run(story())
+
+
+def test_chunks_and_an_asked_for_go_ahead_take_the_usual_way() -> None:
+    async def story() -> None:
+        async with serving() as port:
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            body = bytes(2 * PIECE)
+            writer.write(b"POST / HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n")
+            writer.write(b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body))
+            assert await response(reader) == expected(body)
+            whole = request(body, expect="100-continue")
+            cut = whole.index(b"\r\n\r\n") + 4
+            writer.write(whole[:cut])
+            assert b" 100 " in await reader.readuntil(b"\r\n\r\n")
+            writer.write(whole[cut:])
+            assert await response(reader) == expected(body)
+            writer.close()
+
+    run(story())
