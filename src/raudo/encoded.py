@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 import warnings
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,9 @@ MAX_PIXELS = 100_000_000
 FORMATS = ("BMP", "JPEG", "PNG", "TIFF", "WEBP")
 ORIENTATION = 0x0112  # EXIF 2.32, table 4: 5 to 8 lie on their side
 TIFF_WIDTH, TIFF_HEIGHT = 256, 257
+MAX_SCANS = 100  # a progressive JPEG file has about ten; each costs as much as the whole image
+PNG_CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
+PNG_SLACK = 1 << 16
 
 
 def read_size(stream: BinaryIO, name: str) -> tuple[int, int]:
@@ -28,20 +32,28 @@ def read_size(stream: BinaryIO, name: str) -> tuple[int, int]:
     Raises:
         DataError: The file is empty, not an image, or larger than MAX_PIXELS.
     """
+    from PIL.Image import DecompressionBombError
+
     start = stream.read(8)
     stream.seek(0)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # what Pillow warns of is an error below
             width, height = _turned_size(_open_header(stream, start, name))
+    except DecompressionBombError as error:  # some of Pillow's readers look for themselves
+        raise _too_large(name) from error
     except (OSError, SyntaxError, ValueError, EOFError, LookupError, TypeError) as error:
         raise damaged(name, empty=not start) from error
     if width * height > MAX_PIXELS:
-        raise DataError(
-            f"{name} has more than {MAX_PIXELS // 1_000_000} million pixels",
-            hint="scale it down first: a detector looks at about a million",
-        )
+        raise _too_large(name)
     return height, width
+
+
+def _too_large(name: str) -> DataError:
+    return DataError(
+        f"{name} has more than {MAX_PIXELS // 1_000_000} million pixels",
+        hint="scale it down first: a detector looks at about a million",
+    )
 
 
 def _open_header(stream: BinaryIO, start: bytes, name: str) -> ImageFile:
@@ -103,17 +115,43 @@ def damaged(name: str, *, empty: bool) -> DataError:
 
 
 def is_whole(data: bytes) -> bool:
-    """Tell whether a JPEG or PNG file has its end; other files are left to their decoders.
+    """Tell whether a JPEG or PNG file has its end, and nothing that decoders choke on.
 
-    OpenCV before 5 fills what is missing of a JPEG file with grey, and only warns. The end is
-    looked for after the headers (ITU-T T.81, annex B), since a thumbnail in them has its own.
+    Other files are left to their decoders. OpenCV before 5 fills what is missing of a JPEG file
+    with grey, and only warns; OpenCV 5 makes room for as much as a PNG chunk claims to have.
     """
     if data.startswith(b"\x89PNG"):
-        return b"IEND" in data[-64:]
-    if not data.startswith(b"\xff\xd8"):
-        return True
+        return _is_whole_png(data)
+    return not data.startswith(b"\xff\xd8") or _is_whole_jpeg(data)
+
+
+def _is_whole_jpeg(data: bytes) -> bool:
+    """Look for the end after the headers (ITU-T T.81, annex B): a thumbnail in them has its own.
+
+    In what is entropy-coded no marker occurs by chance, so scans can be counted.
+    """
     place = 2
     while (marker := data[place : place + 2]) and marker != b"\xff\xda":
         padding = marker == b"\xff\xff"
         place += 1 if padding else 2 + int.from_bytes(data[place + 2 : place + 4], "big")
-    return data.find(b"\xff\xd9", place) >= 0
+    return data.find(b"\xff\xd9", place) >= 0 and data.count(b"\xff\xda", place) <= MAX_SCANS
+
+
+def _is_whole_png(data: bytes) -> bool:
+    """Go from chunk to chunk to the end (ISO/IEC 15948, 5.3).
+
+    Deflating makes nothing much larger: pixels that come in far more bytes than they are
+    inflate to what is no part of the image.
+    """
+    width, height, depth, colour = struct.unpack_from(">IIBB", data.ljust(26, b"\0"), 16)
+    row = 1 + (width * depth * PNG_CHANNELS.get(colour, 4) + 7) // 8
+    room = row * height + row * height // 8 + PNG_SLACK
+    place, name = len(b"\x89PNG\r\n\x1a\n"), b""
+    while place + 12 <= len(data):
+        length, name = struct.unpack_from(">I4s", data, place)
+        place += 12 + length
+        if name == b"IDAT":
+            room -= length
+        if name == b"IEND" or room < 0:
+            break
+    return name == b"IEND" and place <= len(data)

@@ -15,6 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageFile
 
+from hostile_images import chunk, hostile_images, png
+from hostile_images import encoded as encoded_as
 from raudo import encoded, images
 from raudo.errors import DataError
 from raudo.records import Letterbox, Spec
@@ -166,6 +168,19 @@ def test_padding_between_the_segments_of_a_jpeg_file() -> None:
     whole = encode("JPEG")
     assert encoded.is_whole(whole[:2] + b"\xff\xff\xff" + whole[2:])
     assert encoded.is_whole(whole + b"trailing")
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["a PNG whose chunk is too long", "a PNG that inflates to 1 GB", "a JPEG of 300 scans"],
+)
+def test_what_decoders_choke_on_never_reaches_them(name: str) -> None:
+    assert not encoded.is_whole(hostile_images()[name])
+
+
+def test_a_png_of_noise_is_larger_than_its_pixels_and_still_whole() -> None:
+    assert encoded.is_whole(png(8, 8, chunk(b"IDAT", bytes(60_000))))
+    assert encoded.is_whole(encoded_as("PNG", 300, 200))
 
 
 @settings(deadline=None, max_examples=150)
