@@ -33,7 +33,7 @@ SIDE = 128
 SPEC = Spec(family="any", height=SIDE, width=SIDE, classes=CLASSES)
 VARIANTS = (
     Variant("base", "fp32", {"call_ms": 2.0}, batches=(1,)),
-    Variant("same", "fp32", batches=(1,)),
+    Variant("same", "fp32", batches=(1,), streams=False),
     Variant("other", "fp32", {"seed": 1}, batches=(1,)),
     Variant("small", "int8", batches=(1,)),
     Variant("gpu-base", "fp32", batches=(1,), device="gpu"),

@@ -6,7 +6,6 @@ round times all engines on the same frames, one engine at a time while the other
 
 from __future__ import annotations
 
-import itertools
 import logging
 import random
 import time
@@ -20,8 +19,8 @@ from pydantic import Field
 
 from raudo.errors import RaudoError, WorkerError
 from raudo.machine import LoadMonitor, available_threads
-from raudo.plan import variant_of
-from raudo.records import Measurement, NodeProfile, Percentiles, Record, Speedup, Stage, Throughput
+from raudo.records import Measurement, NodeProfile, Percentiles, Record, Speedup, Stage
+from raudo.throughput import throughput
 from raudo.worker import Worker
 from raudo.workspace import read_artifact
 
@@ -363,38 +362,5 @@ def _finish(
     load_seconds, decode = opened
     measured = summarize(rounds, decode, load_seconds, worker.call("peak_memory"))
     profile = worker.call("profile")
-    fps = throughput(worker, engine, options, seconds)
+    fps = throughput(worker, engine, trust=options.trust, seconds=seconds)
     return measured.model_copy(update={"throughput": fps}), profile
-
-
-def throughput(
-    worker: Worker, engine: Path, options: WorkerOptions, seconds: float
-) -> tuple[Throughput, ...]:
-    """Measure frames a second of one engine at several numbers of streams and batch sizes.
-
-    Args:
-        worker: It has the engine open, at one stream and batch 1, and its frames loaded.
-        engine: The engine file.
-        options: How to run the worker.
-        seconds: How long to run at each.
-    """
-    threads = available_threads()
-    manifest = read_artifact(engine).manifest
-    variant = variant_of(manifest)
-    batches = variant.batches if variant else (1,)
-    found: list[Throughput] = []
-    streams_tried = {1, max(1, threads // 2), threads}
-    for setting in itertools.product(sorted(streams_tried), sorted({1, *batches})):
-        streams, batch = setting
-        try:
-            if found:
-                worker.call("open", engine, threads, streams, batch, options.trust)
-        except RaudoError as error:
-            if batch == 1:
-                raise
-            # A file that someone else exported may have its batch fixed at one.
-            log.info("%s takes no batch of %d: %s", manifest.name, batch, error)
-            continue
-        fps = worker.call("throughput", seconds)
-        found.append(Throughput(streams=streams, batch=batch, fps=fps))
-    return tuple(found)

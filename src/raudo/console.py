@@ -203,7 +203,12 @@ def _named(name: str, baseline: str) -> str:
 
 
 def _number(value: float | None, digits: int) -> str:
-    return "-" if value is None else f"{value:.{digits}f}"
+    return "-" if value is None else _fixed(value, digits)
+
+
+def _fixed(value: float, digits: int = 2) -> str:
+    """Format a number, without the sign that a rounded -0.001 would keep."""
+    return f"{round(value, digits) + 0.0:.{digits}f}"
 
 
 def _speedup(value: Speedup | None, wide: bool) -> str:
@@ -215,7 +220,8 @@ def _speedup(value: Speedup | None, wide: bool) -> str:
 def _interval(value: Interval | None, wide: bool) -> str:
     if value is None:
         return "-"
-    return f"{value.value:.2f}" + (f" [{value.low:.2f}, {value.high:.2f}]" if wide else "")
+    ends = f" [{_fixed(value.low)}, {_fixed(value.high)}]" if wide else ""
+    return _fixed(value.value) + ends
 
 
 def show_timed(timed: Timed, baseline: str, *, as_json: bool) -> None:

@@ -49,6 +49,16 @@ def test_intervals_are_shown_where_there_is_room() -> None:
     assert "[9.75" not in lines(80)[1]
 
 
+def test_nothing_is_minus_zero() -> None:
+    tiny = Interval(value=-0.001, low=-0.004, high=0.002)
+    row = candidate("any").model_copy(update={"map50_loss_percent": tiny})
+    shown = Console(file=io.StringIO(), width=200)
+    shown.print(console.candidates_table([row], 200))
+    text = shown.file.getvalue()  # type: ignore[attr-defined]
+    assert "0.00 [0.00, 0.00]" in text
+    assert "-0.00" not in text
+
+
 def test_progress_writes_nothing_where_nobody_looks(
     capsys: pytest.CaptureFixture[str],
 ) -> None:

@@ -8,6 +8,7 @@ import pytest
 
 from canned_runs import SAMPLES, with_gpu
 from raudo.errors import EngineError, OutputError, UsageError, WorkerError
+from raudo.machine import available_threads
 from raudo.pipeline import optimize
 from raudo.records import PrecisionAudit
 from raudo.workspace import read_report
@@ -77,6 +78,17 @@ def test_the_gates_decide(project: Project) -> None:
     report, _ = optimize(project.settings(gates={"production_cpu": hard}, name="hard"))
     assert report.decisions["production_cpu"].verdict == "FAIL"
     assert any("speedup" in reason for reason in report.decisions["production_cpu"].reasons)
+
+
+def test_several_streams_are_tried_where_the_variant_says_so(project: Project) -> None:
+    report, _ = optimize(project.settings())
+    streams = {
+        name: {each.streams for each in candidate.measurement.throughput}
+        for name, candidate in rows(report).items()
+        if candidate.measurement
+    }
+    assert streams["null-same"] == {1}
+    assert streams["null-other"] >= {1, available_threads()}
 
 
 @pytest.mark.parametrize("action", ["build", "evaluate", "time", "throughput"])

@@ -49,6 +49,7 @@ class Variant:
         precision: What is asked for; a pass that makes it is applied if one exists.
         options: Load options, kept in the manifest.
         batches: Batch sizes worth trying for throughput.
+        streams: Whether several streams are worth trying for it.
         device: What it runs on; `gpu` is an NVIDIA GPU.
     """
 
@@ -56,6 +57,7 @@ class Variant:
     precision: Precision
     options: Mapping[str, OptionValue] = field(default_factory=dict)
     batches: tuple[int, ...] = (1, 4)
+    streams: bool = True
     device: Device = "cpu"
 
 

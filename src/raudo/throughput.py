@@ -1,0 +1,55 @@
+"""Measures how many frames a second an engine does, with several of them under way at once."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+from typing import TYPE_CHECKING
+
+from raudo.errors import RaudoError
+from raudo.machine import available_threads
+from raudo.plan import variant_of
+from raudo.records import Throughput
+from raudo.workspace import read_artifact
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from raudo.worker import Worker
+
+log = logging.getLogger(__name__)
+
+
+def throughput(
+    worker: Worker, engine: Path, *, trust: bool, seconds: float
+) -> tuple[Throughput, ...]:
+    """Measure frames a second of one engine at several numbers of streams and batch sizes.
+
+    Args:
+        worker: It has the engine open, at one stream and batch 1, and its frames loaded.
+        engine: The engine file.
+        trust: Open a checkpoint even though it imports unknown code.
+        seconds: How long to run at each.
+    """
+    threads = available_threads()
+    manifest = read_artifact(engine).manifest
+    variant = variant_of(manifest)
+    batches = variant.batches if variant else (1,)
+    found: list[Throughput] = []
+    streams_tried = {1}
+    if variant is None or variant.streams:
+        streams_tried |= {max(1, threads // 2), threads}
+    for setting in itertools.product(sorted(streams_tried), sorted({1, *batches})):
+        streams, batch = setting
+        try:
+            if found:
+                worker.call("open", engine, threads, streams, batch, trust)
+        except RaudoError as error:
+            if batch == 1:
+                raise
+            # A file that someone else exported may have its batch fixed at one.
+            log.info("%s takes no batch of %d: %s", manifest.name, batch, error)
+            continue
+        fps = worker.call("throughput", seconds)
+        found.append(Throughput(streams=streams, batch=batch, fps=fps))
+    return tuple(found)
