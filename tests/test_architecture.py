@@ -31,6 +31,7 @@ MAX_FILE_BYTES = 5_000_000
 # Packages that only extras bring: none may be needed to import raudo's modules.
 OPTIONAL = ("torch", "torchvision", "onnx", "onnxruntime", "openvino", "nncf", "ultralytics")
 OPTIONAL += ("matplotlib", "jinja2", "pycocotools", "faster_coco_eval", "tensorrt")
+OPTIONAL += ("tensorrt_rtx", "tensorrt_rtx_bindings", "cuda")
 OPTIONAL += ("starlette", "uvicorn", "grpc", "google", "prometheus_client", "python_multipart")
 OPTIONAL += ("ncnn", "pnnx", "ai_edge_litert", "ai_edge_quantizer", "flatbuffers", "ray")
 HEAVY = ("numpy", "cv2", "PIL", "torch", "onnx", "onnxruntime", "openvino", "nncf", "matplotlib")

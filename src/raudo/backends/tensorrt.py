@@ -71,7 +71,7 @@ class TensorRt(Backend):
     title = "TensorRT"
     format = "tensorrt"
     suffix = ".engine"
-    modules: ClassVar[tuple[str, ...]] = ("tensorrt",)
+    modules: ClassVar[tuple[str, ...]] = tuple(FLAVOURS)
     extra = "tensorrt-rtx"
     grid = "symmetric"
     targets: ClassVar[tuple[Target, ...]] = ("production_gpu",)
