@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hmac
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
@@ -26,7 +27,7 @@ from raudo.serve.v2 import OpenInference
 from raudo.workspace import first_problem
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Mapping
 
     from starlette.applications import Starlette
     from starlette.requests import Request
@@ -250,14 +251,17 @@ def create_app(
 
 def _refuse(request: Request, error: Exception) -> Any:
     """Answer what no endpoint of this module answered."""
+    headers: Mapping[str, str] = {}
     if not isinstance(error, ServeError):
+        headers = {n.lower(): v for n, v in (getattr(error, "headers", None) or {}).items()}
         unknown = getattr(error, "status_code", 404) == 404
         error = (
             NotFoundError("there is no such path", hint="see /openapi.json")
             if unknown
             else MethodNotAllowedError("the path has no such method", hint="see /openapi.json")
         )
-    return answer_error(error, Call.of(request.scope).id)
+    answer = answer_error(error, Call.of(request.scope).id)
+    return replace(answer, headers={**answer.headers, **headers})
 
 
 async def _document(_: Call) -> Answer:
