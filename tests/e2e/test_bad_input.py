@@ -106,6 +106,7 @@ def test_model_files(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert not (tmp_path / "pwned").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("task", ["segment", "pose"])
 def test_tasks_other_than_detection(task: str, ultralytics: Any, tmp_path: Path) -> None:
     suffix = {"segment": "-seg", "pose": "-pose"}[task]

@@ -51,12 +51,14 @@ def test_check(small_project: Path) -> None:
     assert "Python" in ended.stdout
 
 
+@pytest.mark.slow
 def test_export_writes_an_engine_with_its_manifest(exported: Path) -> None:
     artifact = read_artifact(exported / "models" / "model.onnx")
     assert artifact.manifest.source == "model.pt"
     assert artifact.manifest.precision == "fp32"
 
 
+@pytest.mark.slow
 def test_export_says_why_there_is_no_tensorrt(export: subprocess.CompletedProcess[str]) -> None:
     if shutil.which("nvidia-smi"):
         pytest.skip("NOT HERE: there is a GPU")
@@ -96,6 +98,7 @@ def test_validate(exported: Path) -> None:
     assert "mAP50" in ended.stdout
 
 
+@pytest.mark.slow
 def test_own_data_beside_the_model_is_preferred(exported: Path) -> None:
     own = exported / "data.yaml"
     own.write_text("names: [one]\nval: nowhere\n")
@@ -108,6 +111,7 @@ def test_own_data_beside_the_model_is_preferred(exported: Path) -> None:
     assert "Traceback" not in ended.stderr
 
 
+@pytest.mark.slow
 def test_convert_is_skipped_with_its_reason_where_there_is_no_gpu(exported: Path) -> None:
     if shutil.which("nvidia-smi"):
         pytest.skip("NOT HERE: there is a GPU")
@@ -116,6 +120,7 @@ def test_convert_is_skipped_with_its_reason_where_there_is_no_gpu(exported: Path
     assert ended.stdout.splitlines()[-1].startswith("SKIPPED TensorRT: ")
 
 
+@pytest.mark.slow
 def test_convert_makes_an_engine_for_cards_that_are_not_here(exported: Path) -> None:
     pytest.importorskip("tensorrt_rtx_bindings", reason="NO TENSORRT-RTX")
     ended = python(exported, "models/convert_to_tensorrt.py", "--gpu", "sm86,sm120")

@@ -324,6 +324,7 @@ def test_missing_weights_beside_the_file(tmp_path: Path) -> None:
         open_model(tmp_path / "m.onnx")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [{}, {"dynamic": True}], ids=["static", "dynamic"])
 def test_same_detections_as_the_exporter(
     ultralytics: Any, assets: Path, tmp_path: Path, options: dict[str, bool]

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 torch = pytest.importorskip("torch")
+pytestmark = pytest.mark.slow
 BCCD = ("yolo11n_bccd.pt", "yolo26n_bccd.pt")
 ARCHITECTURES = ("yolov5nu", "yolov8n", "yolov8n-p2", "yolov9t", "yolov10n", "yolo12n", "yolo26n")
 
