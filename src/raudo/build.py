@@ -282,7 +282,8 @@ def precision_problem(asked: Precision, audit: PrecisionAudit) -> str | None:
         return None
     if not audit.found.get(asked):
         return f"asked for {asked}, but no node runs in it (found {_listed(audit.found)})"
-    lower = [p for p in audit.found if asked in {"fp32", "tf32"} and p != asked]
+    allowed = {"fp32": {"fp32"}, "tf32": {"fp32", "tf32"}}.get(asked)
+    lower = allowed is not None and not allowed.issuperset(audit.found)
     return f"asked for {asked}, but found {_listed(audit.found)}" if lower else None
 
 

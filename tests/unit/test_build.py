@@ -197,6 +197,8 @@ def test_an_audit_is_kept_in_the_manifest(tiny: ModelFile, info: ModelInfo, tmp_
         ("int8", {"bf16": 9}, "no node runs in it (found 9 in bf16)"),
         ("int8", {"int8": 0, "fp32": 9}, "no node runs in it"),
         ("fp16", {}, "no node runs in it (found none)"),
+        ("tf32", {"tf32": 70, "fp32": 9}, None),
+        ("tf32", {"tf32": 70, "fp16": 9}, "asked for tf32, but found 9 in fp16, 70 in tf32"),
     ],
 )
 def test_what_is_asked_and_what_is_found(
