@@ -48,8 +48,8 @@ class VersionState(Record):
     queue_limit: int
 
 
-class Live(Record):
-    """What the page shows."""
+class LiveState(Record):
+    """The service at this moment, and second by second over the last two minutes."""
 
     raudo: str
     model: str

@@ -10,7 +10,9 @@ from pydantic.json_schema import models_json_schema
 
 import raudo
 from raudo.serve import schemas
+from raudo.serve.ab.records import Experiment
 from raudo.serve.http import JSON, STATUS
+from raudo.serve.live import LiveState
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -23,6 +25,7 @@ BODY = ("too_large", "unsupported_media", "deadline")
 BUSY = (*BODY, "queue_full", "not_ready")
 V2 = "/v2/models/{model}"
 ANY_FILE = {"schema": {"type": "string", "format": "binary"}}
+PLAIN_TEXT = {"text/plain": {"schema": {"type": "string"}}}
 FORM = {
     "schema": {
         "type": "object",
@@ -42,6 +45,7 @@ class Document:
 
     def __init__(self) -> None:
         models = [m for m in vars(schemas).values() if _is_body(m)]
+        models += [Experiment, LiveState]
         _, defined = models_json_schema(
             [(model, "validation") for model in models],
             ref_template="#/components/schemas/{model}",
@@ -54,7 +58,7 @@ class Document:
         method: str,
         path: str,
         summary: str,
-        reply: type[BaseModel],
+        reply: type[BaseModel] | None,
         *,
         errors: Iterable[str] = (),
         **more: object,
@@ -65,7 +69,7 @@ class Document:
             method: In lower case.
             path: With placeholders.
             summary: What it does, in one line.
-            reply: The body of its 200 response.
+            reply: The body of its 200 response; None: plain text.
             errors: Codes of the errors it may answer with, besides those that any may.
             more: Further fields of the operation.
         """
@@ -77,10 +81,9 @@ class Document:
             }
             for status in sorted({STATUS.get(code, 500) for code in codes})
         }
-        responses["200"] = {
-            "description": (reply.__doc__ or "").strip(),
-            "content": {JSON: {"schema": _reference(reply)}},
-        }
+        content = {JSON: {"schema": _reference(reply)}} if reply else PLAIN_TEXT
+        described = (reply.__doc__ or "").strip() if reply else "Text."
+        responses["200"] = {"description": described, "content": content}
         words = re.sub(r"\W+", " ", path.replace("{", "by ")).split()
         parameters: list[Any] = [
             {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
@@ -168,6 +171,12 @@ def _add_protocol(document: Document) -> None:
         document.paths[f"{path}/infer"]["post"]["responses"]["200"]["content"][BINARY] = ANY_FILE
 
 
+def _add_telemetry(document: Document) -> None:
+    document.add("get", "/v1/live", "Tell how it goes", LiveState)
+    document.add("get", "/v1/ab", "Tell what the experiment has found", Experiment)
+    document.add("get", "/metrics", "Count, for Prometheus", None)
+
+
 def _header() -> dict[str, Any]:
     return {
         "name": "Inference-Header-Content-Length",
@@ -184,6 +193,7 @@ def document() -> dict[str, Any]:
     described = Document()
     _add_detection(described)
     _add_protocol(described)
+    _add_telemetry(described)
     return {
         "openapi": "3.1.0",
         "info": {

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import raudo
 from raudo.serve.errors import NotFoundError
-from raudo.serve.live import Live, LiveCurves
+from raudo.serve.live import LiveCurves, LiveState
 from raudo.serve.metrics import ExperimentCollector, ServiceMetrics, create_registry
 from raudo.serve.observer import Observers
 
@@ -25,6 +25,12 @@ LOOK = Path(__file__).parents[1] / "reports" / "look.css"
 FILES = {file.name: file for file in (*PAGE.iterdir(), LOOK)}
 """What the page is made of; nothing else can be asked for, so no name becomes a path."""
 
+TYPES = {
+    ".css": "text/css",
+    ".html": "text/html",
+    ".js": "text/javascript",
+    ".svg": "image/svg+xml",
+}
 HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; "
     "img-src 'self' blob:; connect-src 'self'; base-uri 'none'; form-action 'none'; "
@@ -61,9 +67,9 @@ class Telemetry:
         """Return the experiment as it is now; None if there is none."""
         return self._experiment.comparison.state() if self._experiment else None
 
-    def live(self, service: Service) -> Live:
+    def live(self, service: Service) -> LiveState:
         """Return what the page shows of a service."""
-        return Live(
+        return LiveState(
             raudo=raudo.__version__,
             model=service.model,
             ready=service.ready(),
@@ -75,14 +81,17 @@ class Telemetry:
     def routes(self, service: Service) -> list[Route]:
         """Return the page, `/metrics`, `/v1/live` and `/v1/ab` of a service."""
         from prometheus_client.exposition import choose_encoder
-        from starlette.responses import FileResponse, Response
+        from starlette.responses import Response
         from starlette.routing import Route
+
+        files = {name: (file.read_bytes(), TYPES[file.suffix]) for name, file in FILES.items()}
 
         async def page(request: Request) -> Response:
             name = request.path_params.get("name", "index.html")
-            if name not in FILES:
+            if name not in files:
                 raise NotFoundError("the page has no such file")
-            return FileResponse(FILES[name], headers=HEADERS)
+            content, kind = files[name]
+            return Response(content, headers=HEADERS, media_type=kind)
 
         async def metrics(request: Request) -> Response:
             encode, kind = choose_encoder(request.headers.get("accept", ""))
