@@ -25,7 +25,7 @@ def served(source: Path, *options: str) -> Iterator[str]:
         options: More options of the command.
     """
     command = [sys.executable, "-m", "raudo.cli", "serve", str(source), "--port", "0", *options]
-    log = source / "served.log"
+    log = (source if source.is_dir() else source.parent) / "served.log"
     with log.open("w") as written, subprocess.Popen(command, stderr=written) as process:
         try:
             yield address(process, log)

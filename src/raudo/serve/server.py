@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ctypes
 import importlib.util
 import logging
 import os
 import signal
 import socket
+import struct
 import sys
 import time
 from functools import partial
@@ -42,7 +44,9 @@ TOKEN = "RAUDO_ADMIN_TOKEN"  # noqa: S105 (where the token is found, not the tok
 GRACE_SECONDS = 3.0
 """How long clients may use their open connections once the service is asked to end."""
 WATCH_SECONDS = 2.0
+ACCEPT_SECONDS = 0.1
 BACKLOG = 2048
+SO_ATTACH_FILTER, BPF_RETURN = 26, 0x06  # linux/socket.h, linux/filter.h
 
 log = logging.getLogger(__name__)
 
@@ -113,6 +117,18 @@ def listening(host: str, port: int) -> Iterator[socket.socket]:
                 hint="choose another --port or --host",
             ) from error
         yield door
+
+
+def deafen(door: socket.socket) -> None:
+    """Let no new connection begin, where the system can; those that began are still accepted.
+
+    A socket that is closed at once resets the connections that wait for it, requests and all. The
+    filter (see `man 7 socket`, SO_ATTACH_FILTER) drops every packet that comes for a new one.
+    """
+    if sys.platform == "linux":
+        drop = ctypes.create_string_buffer(struct.pack("@HBBI", BPF_RETURN, 0, 0, 0))
+        program = struct.pack("@HP", 1, ctypes.addressof(drop))
+        door.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, program)
 
 
 class Server:
@@ -195,13 +211,15 @@ class Server:
             )
             if watching is not None:
                 watching.cancel()
-            await self._leave(http)
+            await self._leave(http, door)
         await serving
 
-    async def _leave(self, http: uvicorn.Server) -> None:
+    async def _leave(self, http: uvicorn.Server, door: socket.socket) -> None:
         """Take no new connections, and give clients time to leave the open ones."""
         log.info("draining")
         self._service.leave()
+        deafen(door)
+        await asyncio.sleep(ACCEPT_SECONDS)
         for each in http.servers:
             each.close()
         until = time.monotonic() + GRACE_SECONDS
