@@ -115,6 +115,7 @@ class ShadowWatch:
             _scaled(ratio.estimate(self._alpha, _PAIRS), 100)
             for ratio in (self._agreement, self._flips, self._shift)
         )
+        agreement, flips = _a_share(agreement), _a_share(flips)
         ours, theirs = (rate.estimate() for rate in self._errors)
         return {
             "agreement": _below(agreement, self._expected),
@@ -129,6 +130,14 @@ def _scaled(estimate: Estimate, factor: float) -> Estimate:
     return Estimate(
         estimate.value * factor, estimate.low * factor, estimate.high * factor, estimate.count
     )
+
+
+def _a_share(estimate: Estimate) -> Estimate:
+    """Cut off what no share in percent can be; an interval that does not exist yet stays open."""
+    low, high = (
+        np.where(np.isinf(end), end, np.clip(end, 0, 100)) for end in (estimate.low, estimate.high)
+    )
+    return Estimate(estimate.value, low, high, estimate.count)
 
 
 def _below(estimate: Estimate, expected: float) -> Estimate:

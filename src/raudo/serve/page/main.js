@@ -39,16 +39,25 @@ function showNow(state) {
   byId("queue-limit").textContent = limit ? `of ${limit}` : "";
 }
 
-/** Show a card for each version that takes requests. */
-function showVersions(versions) {
+/** Say what a variant is there for. */
+function role(variant, experiment) {
+  if (!experiment) return "answers";
+  if (experiment.rolled_back) return variant === experiment.baseline.name ? "answers" : "rolled back";
+  return experiment.mode === "split" || variant === experiment.candidate.name ? "answers" : "follows";
+}
+
+const TONES = { answers: "chosen", follows: "skipped", "rolled back": "fail" };
+
+/** Show a card for each version that is loaded. */
+function showVersions(versions, experiment) {
   byId("version-cards").replaceChildren(...versions.map((version) => {
     const facts = make("dl");
     const told = [["Version", version.version], ["Precision", version.precision],
       ["Input", version.size.join(" × ")], ["Run", version.run ?? "–"],
       ["Requests", tell(version.requests)]];
     for (const [name, value] of told) facts.append(make("dt", "", name), make("dd", "", String(value)));
-    const head = make("header", "", make("h3", "", version.variant));
-    if (version.variant === "primary") head.append(make("span", "pill chosen", "answers"));
+    const does = role(version.variant, experiment);
+    const head = make("header", "", make("h3", "", version.variant), make("span", `pill ${TONES[does]}`, does));
     return make("article", "card version", head, make("p", "choice", version.engine), facts);
   }));
 }
@@ -61,7 +70,7 @@ function show(state) {
   showNow(state);
   throughput.draw(state.moments);
   latency.draw(state.moments);
-  showVersions(state.versions);
+  showVersions(state.versions, state.experiment);
   showExperiment(state.experiment);
 }
 

@@ -117,14 +117,18 @@ function showProblem(error) {
   byId("problem").hidden = false;
 }
 
-/** Show the scene with the picture or the video in it. */
+/** Show the scene with the picture or the video in it, and nothing of what was there before. */
 function enter(element) {
+  byId("took").textContent = "–";
+  byId("answered-by").textContent = "";
+  showTiming(null);
   for (const id of ["picture", "video"]) byId(id).hidden = byId(id) !== element;
   byId("scene").style.setProperty("--aspect", size[0] / size[1]);
   byId("welcome").hidden = byId("terminal").hidden = true;
   byId("scene").hidden = false;
   byId("again").hidden = false;
   found = [];
+  listFound();
   drawBoxes();
 }
 
@@ -149,7 +153,6 @@ async function showImage(blob) {
     const reply = await detect(blob);
     showReply(reply, performance.now() - start, "Answered in");
   } catch (error) {
-    listFound();
     showProblem(error);
   }
   byId("stage").classList.remove("busy");

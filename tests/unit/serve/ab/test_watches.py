@@ -37,6 +37,16 @@ def test_a_drop_of_agreement_is_found() -> None:
     assert share(ab.shadow(unlike, TESTS, seed=5).guarded) >= 0.9
 
 
+def test_no_interval_reaches_beyond_what_can_be() -> None:
+    watch = ShadowWatch(0.05, expected_percent=90.0)
+    for _ in range(150):
+        watch.add(Likeness(10, 0, 5, 0.0))
+    agreement, flips = (watch.figures()[name] for name in ("agreement", "class_flips"))
+    assert agreement.high == 90  # all that was agreed on is gone, and no more than that
+    assert agreement.low > 50
+    assert (flips.value, flips.high) == (100, 100)
+
+
 def test_figures_are_in_their_units() -> None:
     split, shadow = SplitWatch(0.05), ShadowWatch(0.05, expected_percent=90.0)
     for number in range(400):
