@@ -29,7 +29,15 @@ MAX_PICKLE_BYTES = 1 << 28
 MAX_INFLATION = 20
 _HINT_DAMAGED = "get the file again: its download or copy may have been cut off"
 _UNRESOLVED = "an import whose name is not written out"
-_PARSE_ERRORS = (ValueError, IndexError, KeyError, OverflowError, struct.error, AttributeError)
+_PARSE_ERRORS = (
+    ValueError,
+    IndexError,
+    KeyError,
+    OverflowError,
+    struct.error,
+    AttributeError,
+    MemoryError,  # a few bytes can announce a text of exabytes
+)
 
 
 @dataclass(frozen=True)

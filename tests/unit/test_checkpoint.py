@@ -211,6 +211,13 @@ def test_refuses_tar(tmp_path: Path) -> None:
         scan_checkpoint(path)
 
 
+@pytest.mark.parametrize("opcode", [b"\x8d", b"\x8e"], ids=["BINUNICODE8", "BINBYTES8"])
+def test_a_text_of_exabytes_is_refused(opcode: bytes, tmp_path: Path) -> None:
+    path = archive(tmp_path / "huge.pt", b"\x80\x04" + opcode + (1 << 62).to_bytes(8, "little"))
+    with pytest.raises(SourceError, match="damaged or cut off"):
+        scan_checkpoint(path)
+
+
 @given(st.binary(max_size=400))
 @settings(
     max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from raudo.fold import StaticGraph, fold
 from raudo.passes.base import PLAIN, Pass, QuantizationSettings
 from raudo.surgery import FLOAT, FLOAT16
 
@@ -20,6 +19,7 @@ if TYPE_CHECKING:
     import onnx
     from numpy.typing import NDArray
 
+    from raudo.fold import StaticGraph
     from raudo.records import Precision
 
 LARGEST = 65504.0
@@ -46,6 +46,8 @@ class Fp16(Pass):
         """Return the graph with its network in FP16; see `Pass.apply`."""
         del calibration, settings
         import onnx
+
+        from raudo.fold import fold
 
         copy = onnx.ModelProto()
         copy.CopyFrom(graph)

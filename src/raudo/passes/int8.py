@@ -10,7 +10,6 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from raudo import qdq
 from raudo.passes.base import PLAIN, Pass, QuantizationSettings, SelfQuantizing
 
 if TYPE_CHECKING:
@@ -62,6 +61,8 @@ class Int8(Pass):
             advanced_parameters=_advanced(settings),
         )
         if settings.grid == "symmetric" and _is_onnx(quantized):
+            from raudo import qdq
+
             qdq.for_gpu(quantized)
         return quantized
 
