@@ -20,7 +20,7 @@ import psutil
 import pytest
 
 import raudo
-from null_engines import null_engine
+from null_engines import null_engine, null_run
 from raudo.images import decode
 from served import served
 
@@ -219,6 +219,53 @@ def test_a_signal_ends_it_after_the_last_answer(tmp_path: Path) -> None:
             assert time.monotonic() < until
             time.sleep(0.01)
     assert "Traceback" not in (tmp_path / "served.log").read_text()
+
+
+def swap(address: str, body: dict[str, str], token: str = "") -> tuple[int, Any]:
+    headers = {"Authorization": f"Bearer {token}"} if token else {}
+    try:
+        url = f"{address}/v1/admin/swap"
+        return 200, post(url, json.dumps(body).encode(), "application/json", **headers)
+    except urllib.error.HTTPError as error:
+        return error.code, json.load(error)
+
+
+def test_a_new_run_takes_over_without_losing_a_request(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAUDO_ADMIN_TOKEN", "secret")
+    for name in ("monday", "tuesday"):
+        null_run(tmp_path / name)
+    (tmp_path / "latest").symlink_to("monday")
+    (tmp_path / "latest").with_name("empty").mkdir()
+    with served(tmp_path / "latest") as address, Traffic(address) as traffic:
+        assert swap(address, {"run": "tuesday"})[0] == 401
+        assert swap(address, {"run": "tuesday"}, "wrong")[0] == 401
+        for body in ({}, {"run": ".."}, {"run": "../x"}, {"path": "tuesday"}):
+            assert swap(address, body, "secret")[0] == 400
+        assert swap(address, {"run": "sunday"}, "secret")[0] == 404
+        assert swap(address, {"run": "empty"}, "secret")[0] == 400
+        for turn in range(3):
+            name = ("tuesday", "monday")[turn % 2]
+            status, loaded = swap(address, {"run": name}, "secret")
+            assert (status, loaded["run"], loaded["version"]) == (200, name, str(turn + 2))
+            traffic.reach(10)
+    assert traffic.failures == []
+    assert set(traffic.versions) == {"1", "2", "3", "4"}
+
+
+def test_it_follows_the_latest_run(tmp_path: Path) -> None:
+    for name in ("monday", "tuesday"):
+        null_run(tmp_path / name)
+    (tmp_path / "latest").symlink_to("monday")
+    with served(tmp_path / "latest", "--watch") as address, Traffic(address, 1) as traffic:
+        (tmp_path / "latest").unlink()
+        (tmp_path / "latest").symlink_to("tuesday")
+        until = time.monotonic() + 30
+        while "2" not in traffic.versions:
+            assert time.monotonic() < until
+            time.sleep(0.05)
+    assert traffic.failures == []
 
 
 def run_raudo(*words: str) -> subprocess.CompletedProcess[str]:

@@ -241,13 +241,12 @@ class Server:
         seen = self._source.run().folder
         while True:
             await asyncio.sleep(WATCH_SECONDS)
-            run = self._source.run()
-            if run.folder == seen or not run.report.is_file():
-                continue
-            seen = run.folder
             try:
-                files = self._source.files(run)
-                await load_best(self._service, files, run=run.folder.name)
+                run = self._source.run()
+                if run.folder == seen or not run.report.is_file():
+                    continue
+                seen = run.folder
+                await load_best(self._service, self._source.files(run), run=run.folder.name)
             except RaudoError as error:
-                log.error("%s is not served: %s", run.folder.name, error.message)
-                self._service.observer.model_refused(run.folder.name, error.message)
+                log.error("the latest run is not served: %s", error.message)
+                self._service.observer.model_refused("the latest run", error.message)

@@ -81,9 +81,11 @@ class Source:
         Raises:
             NotFoundError: There is none.
         """
-        folder = self.path.parent if self.path.name == LATEST else self.run().folder.parent
-        found = {run.name: run for run in folder.iterdir() if run.is_dir()}
-        if not self.is_run or name not in found:
+        found: dict[str, Path] = {}
+        if self.is_run:
+            folder = self.path.parent if self.path.name == LATEST else self.run().folder.parent
+            found = {run.name: run for run in folder.iterdir() if run.is_dir()}
+        if name not in found:
             raise NotFoundError(f"there is no run {name!r}")
         return resolve_run(found[name])
 
@@ -113,7 +115,12 @@ async def load_best(
     refused = []
     for file in files:
         try:
-            return await service.swap(read_artifact(file), variant=variant, run=run)
+            try:
+                artifact = read_artifact(file)
+            except RaudoError as error:
+                service.observer.model_refused(file.name, error.message)
+                raise
+            return await service.swap(artifact, variant=variant, run=run)
         except RaudoError as error:
             log.warning("%s is not served: %s (%s)", file.name, error.message, error.hint)
             refused.append(error)
