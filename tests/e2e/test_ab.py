@@ -17,6 +17,8 @@ from served import served
 if TYPE_CHECKING:
     from pathlib import Path
 
+    import pytest
+
 IMAGE = cv2.imencode(".png", np.full((60, 80, 3), 90, np.uint8))[1].tobytes()
 ENOUGH = 400
 
@@ -33,8 +35,17 @@ def report(source: str | Path) -> tuple[int, str]:
     return ended.exit_code, " ".join(ended.output.split())
 
 
-def test_a_candidate_that_detects_other_things_goes_and_stays_gone(tmp_path: Path) -> None:
-    run = null_run(tmp_path / "run", seed=1)
+def swap(address: str, run: str, token: str) -> None:
+    body, headers = json.dumps({"run": run}).encode(), {"Authorization": f"Bearer {token}"}
+    asked = urllib.request.Request(f"{address}/v1/admin/swap", body, headers)  # noqa: S310
+    urllib.request.urlopen(asked, timeout=30).close()  # noqa: S310
+
+
+def test_a_candidate_that_detects_other_things_goes_and_stays_gone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAUDO_ADMIN_TOKEN", "secret")
+    run, better = null_run(tmp_path / "monday", seed=1), null_run(tmp_path / "tuesday")
     with served(run, "--shadow", "baseline") as address:
         assert variant(address) == "primary"
         assert report(address)[0] == 3
@@ -42,6 +53,9 @@ def test_a_candidate_that_detects_other_things_goes_and_stays_gone(tmp_path: Pat
         code, said = report(address)
         assert code == 1
         assert "agreement is worse by at least" in said
+        swap(address, better.name, "secret")
+        assert variant(address) == "primary"
+        assert report(address)[0] == 3
     assert report(run) == (code, said)
     with served(run, "--shadow", "baseline") as address:
         assert variant(address) == "baseline"

@@ -112,6 +112,10 @@ class Observers:
         """Let one more hear of what happens from now on."""
         self._observers.append(observer)
 
+    def remove(self, observer: Observer) -> None:
+        """Let one hear no more."""
+        self._observers.remove(observer)
+
     def request_finished(self, finished: Finished) -> None:
         """Tell all."""
         for each in self._observers:

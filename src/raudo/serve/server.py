@@ -27,6 +27,7 @@ from raudo.serve.ab.trial import prepare_trial
 from raudo.serve.core import Service
 from raudo.serve.process import ProcessOpener
 from raudo.serve.rest import create_app
+from raudo.serve.routing import PrimaryOnly
 from raudo.serve.settings import Limits
 from raudo.serve.telemetry import Telemetry
 from raudo.serve.uploads import UploadProtocol
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     import uvicorn
 
     from raudo.serve.records import ModelVersion
+    from raudo.workspace import Run
 
 MODULES = ("starlette", "uvicorn", "httptools", "grpc", "prometheus_client", "python_multipart")
 TOKEN = "RAUDO_ADMIN_TOKEN"  # noqa: S105 (where the token is found, not the token)
@@ -138,29 +140,30 @@ class Server:
         self._settings = settings
         self._source = Source(settings.source, settings.target)
         self._stop = asyncio.Event()
+        self._telemetry = Telemetry()
 
     async def run(self, door: socket.socket) -> None:
         """Load, serve, drain."""
         settings = self._settings
         files = self._source.files()
         run = self._source.run().folder.name if self._source.is_run else None
-        telemetry = Telemetry()
         opener = ProcessOpener(settings.instances, available_threads(), settings.limits.max_batch)
-        service = Service(settings.model, opener, settings.limits, observer=telemetry.observer)
+        observer = self._telemetry.observer
+        service = Service(settings.model, opener, settings.limits, observer=observer)
         self._service = service
         try:
             served = await load_best(service, files, run=run)
-            await self._compare(served, telemetry)
-            await self._listen(door, telemetry)
+            await self._compare(served, settings.source)
+            await self._listen(door)
         finally:
             await service.drain()
-            telemetry.close()
+            self._telemetry.close()
 
-    async def _compare(self, served: ModelVersion, telemetry: Telemetry) -> None:
-        """Start the experiment that was asked for, if one was."""
+    async def _compare(self, served: ModelVersion, source: Path) -> None:
+        """Start the experiment that was asked for, if one was, with another engine of a source."""
         settings, service = self._settings, self._service
         trial = prepare_trial(
-            settings.source,
+            source,
             served.artifact.path,
             split=settings.ab,
             shadow=settings.shadow,
@@ -168,17 +171,20 @@ class Server:
         )
         if trial is None:
             return
-        trial.routing.model_loaded(served)
-        telemetry.follow(trial.routing)
-        await load_best(service, [trial.artifact.path], variant=trial.variant, run=served.run)
+        other = await load_best(
+            service, [trial.artifact.path], variant=trial.variant, run=served.run
+        )
+        for version in (served, other):
+            trial.routing.model_loaded(version)
+        self._telemetry.follow(trial.routing)
         service.routing = trial.routing
 
-    async def _listen(self, door: socket.socket, telemetry: Telemetry) -> None:
+    async def _listen(self, door: socket.socket) -> None:
         import uvicorn
 
         service, settings = self._service, self._settings
         swap = self.swap if self._source.is_run else None
-        app = create_app(service, telemetry, token=os.environ.get(TOKEN), swap=swap)
+        app = create_app(service, self._telemetry, token=os.environ.get(TOKEN), swap=swap)
         config = uvicorn.Config(
             app,
             http=partial(UploadProtocol, settings.limits.body),  # type: ignore[arg-type]
@@ -233,8 +239,19 @@ class Server:
         Raises:
             RaudoError: There is none of that name, or nothing in it passed and fits.
         """
-        run = self._source.named(name)
-        return await load_best(self._service, self._source.files(run), run=run.folder.name)
+        return await self._take_over(self._source.named(name))
+
+    async def _take_over(self, run: Run) -> ModelVersion:
+        """Serve another run, and compare it with its own baseline if that was asked for."""
+        files = self._source.files(run)
+        served = await load_best(self._service, files, run=run.folder.name)
+        try:
+            await self._compare(served, run.folder)
+        except RaudoError as error:
+            log.error("%s is served, and compared with nothing: %s", served.run, error.message)
+            self._telemetry.follow(None)
+            self._service.routing = PrimaryOnly()
+        return served
 
     async def _watch(self) -> None:
         """Serve every run that becomes the latest, once it is finished."""
@@ -246,7 +263,7 @@ class Server:
                 if run.folder == seen or not run.report.is_file():
                     continue
                 seen = run.folder
-                await load_best(self._service, self._source.files(run), run=run.folder.name)
+                await self._take_over(run)
             except RaudoError as error:
                 log.error("the latest run is not served: %s", error.message)
                 self._service.observer.model_refused("the latest run", error.message)

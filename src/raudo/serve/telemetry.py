@@ -53,10 +53,13 @@ class Telemetry:
         self.registry.register(ExperimentCollector(self.experiment))
         self.observer = Observers(ServiceMetrics(self.registry), self._curves)
 
-    def follow(self, experiment: SplitRouting | ShadowRouting) -> None:
-        """Let an experiment that routes the requests hear of them, and show it."""
+    def follow(self, experiment: SplitRouting | ShadowRouting | None) -> None:
+        """Let an experiment hear of the requests that it routes, and show it; no other any more."""
+        if self._experiment:
+            self.observer.remove(self._experiment)
         self._experiment = experiment
-        self.observer.add(experiment)
+        if experiment:
+            self.observer.add(experiment)
 
     def close(self) -> None:
         """Keep what the experiment knows."""

@@ -46,7 +46,8 @@ def engine_ms(stages: Stages) -> float:
 class ExperimentRouting(NullObserver, ABC, Generic[W]):
     """What both ways to compare have in common: `serve/routing.py` and observer in one.
 
-    A variant that gets another engine is another experiment, and starts afresh.
+    A variant that gets another engine is another experiment: it starts afresh, and what is kept of
+    the former one stays as it is.
 
     Args:
         plan: What is compared.
@@ -101,7 +102,7 @@ class ExperimentRouting(NullObserver, ABC, Generic[W]):
         digest = version.artifact.manifest.files_sha256[version.artifact.path.name]
         if side.engine_sha256 not in ("", digest):
             engines = {name: each.engine_sha256 for name, each in self.comparison.sides.items()}
-            self.comparison = self._begin()
+            self.comparison, self._memory = self._begin(), None
             for name, engine in engines.items():
                 self.comparison.sides[name].engine_sha256 = engine
         self.comparison.sides[version.variant].engine_sha256 = digest
@@ -164,6 +165,8 @@ class ShadowRouting(ExperimentRouting[ShadowWatch]):
 
     def compare(self, served: Reply, shadow: Reply) -> None:
         """Take the replies of both to one request, all its images as one observation."""
+        if self.comparison.rolled_back:
+            return
         if (served.variant, shadow.variant) != (self._plan.candidate, self._plan.baseline):
             return
         watch, ours, theirs = self.comparison.watch, served.stages, shadow.stages
