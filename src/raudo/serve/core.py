@@ -19,7 +19,7 @@ from raudo.serve.routing import PrimaryOnly
 from raudo.serve.statistics import Statistics
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Sequence
+    from collections.abc import Callable, Coroutine, Sequence
 
     from raudo.images import Fit
     from raudo.records import Artifact
@@ -235,7 +235,7 @@ class Service:
             reply = await self._answer(request, deployment, start)
             code, stages = "ok", reply.stages
             if reply.detections:
-                self.observer.detected(version, reply.detections)
+                _soon(self.observer.detected, version, reply.detections)
             return reply
         except ServeError as error:
             code = error.code
@@ -245,18 +245,17 @@ class Service:
             code = "cancelled"
             raise
         finally:
-            self.observer.request_finished(
-                Finished(
-                    id=request.id,
-                    method=method,
-                    code=code,
-                    seconds=time.monotonic() - start,
-                    stages=stages,
-                    variant=version.variant,
-                    version=version.version,
-                    shadow=shadow,
-                )
+            finished = Finished(
+                id=request.id,
+                method=method,
+                code=code,
+                seconds=time.monotonic() - start,
+                stages=stages,
+                variant=version.variant,
+                version=version.version,
+                shadow=shadow,
             )
+            _soon(self.observer.request_finished, finished)
 
     async def _answer(self, request: InferRequest, deployment: Deployment, start: float) -> Reply:
         limit = self.limits.timeout if request.timeout is None else request.timeout
@@ -285,6 +284,11 @@ class Service:
             detections=detections,
             outputs=result.outputs,
         )
+
+
+def _soon(tell: Callable[..., None], *what: object) -> None:
+    """Tell an observer as soon as the reply is on its way, so that the client does not wait."""
+    asyncio.get_running_loop().call_soon(tell, *what)
 
 
 def _in_images(found: tuple[Detections, ...], fits: tuple[Fit, ...]) -> tuple[Detections, ...]:

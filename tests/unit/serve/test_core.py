@@ -291,9 +291,9 @@ def test_what_makes_no_sense_is_refused(
         await scene.service.swap(scene.artifact)
         with pytest.raises(error):
             await scene.service.infer(request_)
+        await scene.service.drain()
         assert scene.instances[0].batches == []
         assert [finished.code for finished in scene.notes.finished] == [error.code]
-        await scene.service.drain()
 
     run(story())
 
