@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 from dataclasses import dataclass, replace
@@ -161,7 +162,7 @@ def _whole(
     backend.require()
     try:
         engine.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=engine.parent, prefix=".build-") as folder:
+        with tempfile.TemporaryDirectory(dir=engine.parent, prefix=_drafts(os.getppid())) as folder:
             draft = Path(folder) / engine.name
             made = make(draft)
             for part in reversed(engine_files(draft, backend.companions)):
@@ -194,6 +195,17 @@ def _whole(
     )
     write_manifest(artifact)
     return artifact
+
+
+def _drafts(owner: int) -> str:
+    """Return how the folders begin that workers of a process make engines in."""
+    return f".build-{owner}-"
+
+
+def remove_drafts(folder: Path) -> None:
+    """Remove what workers of this process that were killed left of engines in a folder."""
+    for draft in folder.glob(f"{_drafts(os.getpid())}*"):
+        shutil.rmtree(draft, ignore_errors=True)
 
 
 def make_graph(plan: Plan, spec: Spec, onnx: Path, calibration: CalibrationSet | None) -> Any:

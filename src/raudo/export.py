@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from pydantic import Field
 
 from raudo import data, discover
-from raudo.build import CalibrationSet, ModelFile, ModelInfo, record_audit
+from raudo.build import CalibrationSet, ModelFile, ModelInfo, record_audit, remove_drafts
 from raudo.errors import OutputError, RaudoError, UsageError
 from raudo.inputs import calibration_set, inspect
 from raudo.machine import available_threads, describe
@@ -227,4 +227,6 @@ def _export_one(
         if isinstance(error, OutputError):  # no other engine could be written either
             raise
         return Exported(name=plan.name, status="FAILED", reason=error.message)
+    finally:
+        remove_drafts(path.parent)
     return Exported(name=plan.name, status="OK", path=path)

@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from raudo import discover, plan, shapes
-from raudo.build import ModelFile, combine, record_audit
+from raudo.build import ModelFile, combine, record_audit, remove_drafts
 from raudo.errors import OutputError, RaudoError, WorkerError
 from raudo.evaluate import Evaluation, evaluate, load_detections, save_detections
 from raudo.images import read_size
@@ -268,10 +268,13 @@ class Search:
         job = self._job
         file, info = self._at_size(chosen)
         onnx = job.run.engines / f"model{chosen.size_suffix}.onnx"
-        with job.worker(f"building {chosen.name}") as worker:
-            if discover.backend(chosen.backend).made_from == "onnx" and not onnx.is_file():
-                worker.call("write_onnx", file, onnx)
-            worker.call("build", chosen, file, info, onnx, engine, job.inputs.calibration)
+        try:
+            with job.worker(f"building {chosen.name}") as worker:
+                if discover.backend(chosen.backend).made_from == "onnx" and not onnx.is_file():
+                    worker.call("write_onnx", file, onnx)
+                worker.call("build", chosen, file, info, onnx, engine, job.inputs.calibration)
+        finally:
+            remove_drafts(engine.parent)
 
     def _at_size(self, chosen: Plan) -> tuple[ModelFile, ModelInfo]:
         """Return the model's file and info at the size of a plan."""

@@ -115,12 +115,12 @@ def test_a_backend_that_fails_midway_leaves_nothing(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    def half(_self: Any, _graph: Any, path: Path) -> None:
+    def half(_self: Any, _graph: Any, path: Path, *_: Any) -> None:
         path.write_bytes(b"half of an engine")
         raise failure
 
-    monkeypatch.setattr(type(discover.backend(plan.backend)), "write_graph", half)
-    with pytest.raises(RaudoError):
+    monkeypatch.setattr(type(discover.backend(plan.backend)), "make", half)
+    with pytest.raises(RaudoError, match=r"no|No space"):
         build(plan, tiny, info, tiny.path, plan.engine_file(tmp_path / "out"), None)
     assert list((tmp_path / "out").iterdir()) == []
 

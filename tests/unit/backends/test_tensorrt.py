@@ -472,6 +472,39 @@ def test_times_are_kept_by_gpu_and_version_and_added_to_what_others_wrote(own_ca
     assert gpu_build.TimingCache(HERE | {"gpu": "Other"}).path != file
 
 
+@pytest.mark.parametrize(
+    ("said", "hint"),
+    [
+        (
+            ["[virtualMemoryBuffer.cpp] OutOfMemory (no further information)\nmore"],
+            "another program",
+        ),
+        (["Could not find any implementation for node conv1"], "log"),
+        ([], "log"),
+    ],
+)
+def test_a_build_that_fails_says_why_and_keeps_no_times(
+    said: list[str], hint: str, own_cache: Path
+) -> None:
+    started = gpu_build.Build.__new__(gpu_build.Build)
+    started._toolkit = SimpleNamespace(title="TensorRT 8.5.3", typed=True)
+    started._trt = SimpleNamespace(
+        ProfilingVerbosity=SimpleNamespace(DETAILED=1), BuilderFlag=SimpleNamespace(TF32="TF32")
+    )
+    started._variant, started._config = VARIANTS["fp16"], Config()
+    started._log = Toolkit.of(fake_gpu.library(fake_gpu.Cuda()), "TensorRT").logger()
+    for text in said:
+        started._log.log(fake_gpu.Severity.ERROR, text)
+    started._network = SimpleNamespace(get_input=lambda i: SimpleNamespace(shape=(1, 64, 64, 3)))
+    started._builder = SimpleNamespace(build_serialized_network=lambda network, config: None)
+    with pytest.raises(EngineError) as caught:
+        started.run(gpu_build.TimingCache(HERE))
+    assert caught.value.message.startswith("TensorRT 8.5.3 cannot build the engine: ")
+    assert "\n" not in caught.value.message
+    assert hint in caught.value.hint
+    assert not own_cache.exists()
+
+
 def layer(name: str, kind: str, inputs: str, dtype: str = "HALF") -> Any:
     tensors = [SimpleNamespace(name=word) for word in inputs.split()]
     made = SimpleNamespace(name=name, dtype=SimpleNamespace(name=dtype))
