@@ -24,8 +24,12 @@ def null_engine(
     side: int = 64,
     classes: tuple[str, ...] = CLASSES,
     precision: Precision = "fp32",
+    pauses: dict[str, float] | None = None,
 ) -> Path:
-    """Write a null engine with its manifest; engines of one seed detect the same."""
+    """Write a null engine with its manifest; engines of one seed detect the same.
+
+    `pauses` are the milliseconds that it takes: `call_ms`, `image_ms`.
+    """
     spec = Spec(family="any", height=side, width=side, classes=classes)
     path.parent.mkdir(parents=True, exist_ok=True)
     NullBackend().write_graph(canned(spec, anchors=100, objects=3, seed=seed), path)
@@ -33,6 +37,7 @@ def null_engine(
         name=f"null-{path.stem}",
         backend="null",
         precision=precision,
+        options=pauses or {},
         spec=spec,
         source="model.pt",
         source_sha256="0" * 64,

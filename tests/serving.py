@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import http.client
+import json
 import signal
 import socket
 import sys
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import psutil
 
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 HOST = "127.0.0.1"
-START_SECONDS = 60.0
+START_SECONDS = 180.0
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,42 @@ class Server:
         """Resident memory of all its processes, in bytes."""
         processes = [self.process, *self.process.children(recursive=True)]
         return sum(process.memory_info().rss for process in processes)
+
+
+@dataclass(frozen=True)
+class Reply:
+    """An answer, and the seconds that it took."""
+
+    status: int
+    headers: dict[str, str]
+    body: bytes
+    seconds: float
+
+    @property
+    def content(self) -> dict[str, Any]:
+        return dict(json.loads(self.body))
+
+
+def ask(
+    port: int, *, body: bytes | None = None, model: str = "detector", **parameters: Any
+) -> Reply:
+    """Ask for one inference of the v2 protocol, in JSON; of a grey image unless a body is given."""
+    if body is None:
+        image = {"name": "images", "shape": [1, 64, 64, 3], "datatype": "UINT8"}
+        inputs = [image | {"data": [114] * (64 * 64 * 3)}]
+        body = json.dumps({"inputs": inputs, "parameters": parameters}).encode()
+    connection = http.client.HTTPConnection(HOST, port, timeout=60)
+    start = time.perf_counter()
+    try:
+        connection.request(
+            "POST", f"/v2/models/{model}/infer", body, {"Content-Type": "application/json"}
+        )
+        answer = connection.getresponse()
+        content = answer.read()
+    finally:
+        connection.close()
+    headers = {name.lower(): value for name, value in answer.getheaders()}
+    return Reply(answer.status, headers, content, time.perf_counter() - start)
 
 
 def free_port() -> int:
@@ -54,9 +91,17 @@ def is_ready(port: int) -> bool:
 
 
 @contextlib.contextmanager
-def serving(folder: Path, *options: str, side: int = 64) -> Iterator[Server]:
-    """Start a service of a null engine called `model`, and end it."""
-    engine = null_engine(folder / "model.npz", side=side)
+def serving(
+    folder: Path, *options: str, pauses: dict[str, float] | None = None
+) -> Iterator[Server]:
+    """Start a service of a null engine of 64x64, and end it.
+
+    Args:
+        folder: Where to write the engine.
+        options: Of `raudo serve`.
+        pauses: Milliseconds that the engine takes: `call_ms`, `image_ms`.
+    """
+    engine = null_engine(folder / "model.npz", pauses=pauses)
     port = free_port()
     command = [sys.executable, "-m", "raudo.cli", "serve", str(engine), "--port", str(port)]
     process = psutil.Popen([*command, *options])
@@ -70,7 +115,7 @@ def serving(folder: Path, *options: str, side: int = 64) -> Iterator[Server]:
     finally:
         process.send_signal(signal.SIGTERM)
         try:
-            assert process.wait(30) == 0
+            assert process.wait(60) == 0
         finally:
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.kill()

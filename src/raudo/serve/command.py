@@ -30,9 +30,14 @@ def serve(
         typer.Option(help="FIGURE=LIMIT: agreement, latency or errors; repeatable."),
     ] = None,
     watch: Annotated[bool, typer.Option("--watch", help="Follow runs/latest.")] = False,
+    cluster: Annotated[
+        bool, typer.Option("--cluster", help="Serve from replicas of a Ray cluster.")
+    ] = False,
+    replicas: Annotated[str, typer.Option(help="How many, or LEAST-MOST, in a cluster.")] = "2",
 ) -> None:
     """Serve what a run chose, over HTTP and gRPC, until it is stopped."""
     from raudo.config import checked
+    from raudo.serve.cluster import Replicas, deploy
     from raudo.serve.server import ServeSettings
     from raudo.serve.server import serve as run_service
 
@@ -53,4 +58,8 @@ def serve(
         watch=watch,
         limits=limits,
     )
-    run_service(settings)
+    if cluster:
+        least, _, most = replicas.partition("-")
+        deploy(settings, checked(Replicas, "--replicas", least=least, most=most or least))
+    else:
+        run_service(settings)

@@ -1,0 +1,173 @@
+"""The same application in Ray Serve replicas, behind HAProxy: more machines, and no new behaviour.
+
+HAProxy hands each request to a replica's own HTTP server, so what a client sees is what
+`create_app` answers, and the service's own queue is what turns requests down. Ray's limits lie
+above it, explicit, and are not reached first. A replica that dies takes no request with it: HAProxy
+asks another one, as long as the request fits into its buffer.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import threading
+from typing import TYPE_CHECKING, Annotated, Any
+
+from pydantic import Field, model_validator
+
+from raudo.cluster import joined
+from raudo.config import Settings
+from raudo.errors import UsageError
+from raudo.serve.core import Service
+from raudo.serve.process import ProcessOpener
+from raudo.serve.rest import create_app
+from raudo.serve.telemetry import Telemetry
+from raudo.serve.versions import Source, load_best
+from raudo.workspace import read_artifact
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from types import ModuleType
+
+    from starlette.applications import Starlette
+
+    from raudo.serve.server import ServeSettings
+
+APPLICATION = "raudo"
+REPLAYED_BYTES = 2 << 20
+"""Largest request that is asked again when its replica dies: a 640x640 tensor is 1.2 MB."""
+
+HEADROOM = 64
+"""Requests of a replica beside those that wait or run: health checks, metrics, rejections."""
+
+BURST = 1024
+"""Requests that may arrive at once: until it looked at them, Ray counts them as queued."""
+
+ENVIRONMENT = {
+    "RAY_SERVE_ENABLE_HA_PROXY": "1",
+    "RAY_SERVE_HAPROXY_RETRY_ON": "conn-failure empty-response",
+    "RAY_SERVE_HAPROXY_RETRIES": "10",
+    "RAY_SERVE_HAPROXY_TUNE_BUFSIZE": str(REPLAYED_BYTES),
+    "RAY_SERVE_HAPROXY_NBTHREAD": "2",
+    "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "2",
+    "RAY_SERVE_PROXY_MIN_DRAINING_PERIOD_S": "1",
+}
+"""How Ray Serve is told. Each node of a cluster that runs already needs it before Ray starts."""
+
+
+class Replicas(Settings):
+    """How many replicas there are, and what each of them gets."""
+
+    least: Annotated[int, Field(ge=1)] = Field(
+        default=2, description="Fewest replicas; a second one answers when the first dies"
+    )
+    most: Annotated[int, Field(ge=1)] = Field(
+        default=2, description="Most replicas; Ray adds and removes them as requests pile up"
+    )
+    cpus: Annotated[int, Field(ge=1)] = Field(default=1, description="CPU cores of a replica")
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Replicas:
+        if self.least > self.most:
+            raise ValueError(f"from {self.least} to {self.most} replicas")
+        return self
+
+
+def deploy(settings: ServeSettings, replicas: Replicas) -> None:
+    """Let Ray serve until SIGTERM or SIGINT, then drain.
+
+    Without RAY_ADDRESS, Ray is started on this machine, and ends with this. Engine or run folder
+    have to lie under the same path on every machine.
+
+    Raises:
+        MissingDependencyError: Ray Serve is not installed.
+        UsageError: The settings ask for what replicas cannot do, or Ray has no room for them.
+        EngineError: There is nothing to serve.
+    """
+    single = ("ab", "shadow", "watch", "grpc_port")
+    if asked := [name for name in single if getattr(settings, name)]:
+        raise UsageError(
+            f"a cluster serves without {', '.join(asked)}: replicas know nothing of each other",
+            hint="leave --cluster out, or these options",
+        )
+    engine = read_artifact(Source(settings.source, settings.target).files()[0])
+    gpus = 1 if engine.manifest.device == "gpu" else 0
+
+    def build() -> Starlette:
+        return application(settings, replicas.cpus)
+
+    with joined(ENVIRONMENT):
+        from ray import serve
+
+        serve.start(http_options={"host": settings.host, "port": settings.port})
+        replica = serve.ingress(build)(_Replica)
+        _run(serve, serve.deployment(replica, **options(settings, replicas, gpus)), settings)
+        _wait_for_signal()
+        serve.delete(APPLICATION)  # it drains; a shutdown right away would cut HAProxy off
+        serve.shutdown()
+
+
+class _Replica:
+    """What Ray Serve hangs the application on; all behaviour is the application's."""
+
+
+def application(settings: ServeSettings, threads: int) -> Starlette:
+    """Make the application of a replica: it loads its engine first, and drains last.
+
+    Args:
+        settings: Of the service.
+        threads: CPU cores that its engines may use.
+    """
+    source, telemetry = Source(settings.source, settings.target), Telemetry()
+    opener = ProcessOpener(settings.instances, threads, settings.limits.max_batch)
+    service = Service(settings.model, opener, settings.limits, observer=telemetry.observer)
+
+    @contextlib.asynccontextmanager
+    async def lifespan(_: Starlette) -> AsyncIterator[None]:
+        run = source.run().folder.name if source.is_run else None
+        await load_best(service, source.files(), run=run)
+        yield
+        await service.drain()
+
+    app = create_app(service, telemetry)
+    app.router.lifespan_context = lifespan
+    return app
+
+
+def options(settings: ServeSettings, replicas: Replicas, gpus: int) -> dict[str, Any]:
+    """Return Ray's options of the deployment; its limits lie above those of the service."""
+    limits = settings.limits
+    within = limits.queue + settings.instances * limits.max_batch
+    return {
+        "name": APPLICATION,
+        "max_ongoing_requests": 2 * within + HEADROOM,
+        "max_queued_requests": BURST,
+        "backpressure_config": {"status_code": 429, "retry_after_s": 1},
+        "autoscaling_config": {
+            "min_replicas": replicas.least,
+            "max_replicas": replicas.most,
+            "target_ongoing_requests": settings.instances * limits.max_batch,
+        },
+        "ray_actor_options": {"num_cpus": replicas.cpus, "num_gpus": gpus},
+        "health_check_period_s": 2,
+        "graceful_shutdown_timeout_s": limits.timeout + 5,
+    }
+
+
+def _run(serve: ModuleType, replica: Any, settings: ServeSettings) -> None:
+    """Start the replicas and wait until they are there."""
+    try:
+        serve.run(replica.bind(), name=APPLICATION, route_prefix="/")
+    except RuntimeError as error:
+        raise UsageError(
+            f"Ray could not start the replicas of {settings.source}",
+            hint="'ray status' shows its cores and GPUs, and its logs say the rest",
+        ) from error
+
+
+def _wait_for_signal() -> None:
+    """Wait for SIGTERM or SIGINT; Ray has handlers of its own until here, which end the process."""
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    stop.wait()
