@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from raudo import discover
-from raudo.records import Record
 
 
-class Entry(Record):
-    """One plug-in."""
+@dataclass(frozen=True)
+class Entry:
+    """One plug-in; no record, since pydantic needs longer for its first one than `raudo list`."""
 
     kind: str
     name: str

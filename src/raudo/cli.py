@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
 
 from raudo.errors import RaudoError, UsageError
 from raudo.serve.ab.command import ab
@@ -24,7 +24,22 @@ EXIT_USAGE, EXIT_INTERRUPTED = 2, 130
 os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
 
 
-class Commands(TyperGroup):
+class Light:
+    """Part of a command that may not wait for pydantic, which Typer would ask about `--help`."""
+
+    def get_help_option(self, ctx: Any) -> Any:
+        """Return the option; where nobody typed it, it is False rather than nothing."""
+        option = super().get_help_option(ctx)  # type: ignore[misc]
+        if option is not None:
+            option.default = False
+        return option
+
+
+class LightCommand(Light, TyperCommand):
+    """A command that answers at once."""
+
+
+class Commands(Light, TyperGroup):
     """The commands; errors become one line, a hint and an exit code."""
 
     def invoke(self, ctx: Any) -> Any:
@@ -310,7 +325,7 @@ def doctor(*, json: Json = False) -> None:
     raise typer.Exit(0 if is_ready(checks) else EXIT_USAGE)
 
 
-@app.command("list")
+@app.command("list", cls=LightCommand)
 def list_(*, json: Json = False) -> None:
     """List the plug-ins and the candidates that they give."""
     from raudo import console

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import asdict, is_dataclass
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from raudo.benchmark import Timed
+    from raudo.catalogue import Entry
     from raudo.compare import Scored
     from raudo.detect import Summary
     from raudo.records import (
@@ -265,9 +267,9 @@ def show_detected(summary: Summary, *, as_json: bool) -> None:
         out.print(f"wrote {path}", highlight=False, markup=False, soft_wrap=True)
 
 
-def show_records(records: Sequence[Record], *, as_json: bool) -> None:
+def show_records(records: Sequence[Record | Entry], *, as_json: bool) -> None:
     """Print records of one kind, one a line."""
-    rows = [record.model_dump(mode="json") for record in records]
+    rows = [asdict(r) if is_dataclass(r) else r.model_dump(mode="json") for r in records]
     if as_json:
         print_json(rows)
         return

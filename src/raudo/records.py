@@ -54,7 +54,7 @@ class Spec(Record):
     height: Annotated[int, Field(gt=0, le=MAX_SIDE)]
     width: Annotated[int, Field(gt=0, le=MAX_SIDE)]
     classes: Annotated[tuple[str, ...], Field(min_length=1, max_length=100_000)]
-    letterbox: Letterbox = Letterbox()
+    letterbox: Letterbox = Field(default_factory=Letterbox)
     output: Literal["dense", "topk"] = Field(
         default="dense", description="dense: boxes and scores of all anchors; topk: NMS-free"
     )
