@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import astuple, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -41,15 +41,18 @@ def compare(candidate: Detections, baseline: Detections) -> Likeness:
     theirs = np.flatnonzero(baseline.scores >= CONFIDENCE)
     first, second, _ = pair(candidate, ours, baseline, theirs)
     shift = candidate.scores[first].astype(np.float64) - baseline.scores[second]
-    flipped, _, _ = pair(
-        _classless(candidate), _without(ours, first), _classless(baseline), _without(theirs, second)
-    )
-    return Likeness(len(ours) + len(theirs), len(first), len(flipped), float(shift.sum()))
+    flipped = 0
+    if len(first) < min(len(ours), len(theirs)):
+        ours_left, theirs_left = _without(ours, first), _without(theirs, second)
+        pairs = pair(_classless(candidate), ours_left, _classless(baseline), theirs_left)
+        flipped = len(pairs[0])
+    return Likeness(len(ours) + len(theirs), len(first), flipped, float(shift.sum()))
 
 
 def total(images: Sequence[Likeness]) -> Likeness:
     """Add up the images of one request."""
-    return Likeness(*(sum(column) for column in zip(*map(astuple, images), strict=True)))
+    rows = (vars(each).values() for each in images)
+    return Likeness(*(sum(column) for column in zip(*rows, strict=True)))
 
 
 def _classless(detections: Detections) -> Detections:
