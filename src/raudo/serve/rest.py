@@ -7,7 +7,6 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
-from pydantic_core import from_json
 
 from raudo.serve import openapi
 from raudo.serve.errors import (
@@ -20,6 +19,7 @@ from raudo.serve.errors import (
     UnsupportedMediaError,
 )
 from raudo.serve.http import JSON, Answer, Call, Endpoint, answer_error, answer_json
+from raudo.serve.json_body import read_json
 from raudo.serve.oip import decode_base64
 from raudo.serve.records import STAGES, DetectRequest
 from raudo.serve.schemas import DetectBody, DetectOptions, SwapBody
@@ -91,13 +91,7 @@ async def read_image(call: Call) -> tuple[bytes, DetectOptions]:
         UnsupportedMediaError: The body is of another type.
     """
     if call.type == JSON:
-        try:
-            content = from_json(call.body, allow_inf_nan=False)
-        except ValueError as error:
-            raise BadRequestError(f"the body is no JSON: {error}"[:200]) from error
-        if not isinstance(content, dict):
-            raise BadRequestError("the body is no JSON object")
-        body: DetectBody = checked(DetectBody, {**call.query, **content})
+        body: DetectBody = checked(DetectBody, {**call.query, **read_json(call.body)})
         return decode_base64(body.image), body
     options: DetectOptions = checked(DetectOptions, call.query)
     if call.type == MULTIPART:
@@ -202,10 +196,7 @@ class Administration:
     async def swap(self, call: Call) -> Answer:
         """Serve another run, without losing a request."""
         self.authorize(call)
-        try:
-            body: SwapBody = checked(SwapBody, from_json(call.body))
-        except ValueError as error:
-            raise BadRequestError("the body is no JSON") from error
+        body: SwapBody = checked(SwapBody, read_json(call.body))
         if self._swap is None:
             raise NotFoundError("this service was not started from a run folder")
         return answer_json(describe_version(await self._swap(body.run)))

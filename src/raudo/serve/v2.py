@@ -10,12 +10,12 @@ import json
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from pydantic_core import from_json
 
 import raudo
 from raudo.serve import oip
 from raudo.serve.errors import BadRequestError, NotReadyError
 from raudo.serve.http import Answer, answer_json
+from raudo.serve.json_body import read_json
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -150,12 +150,7 @@ def split(call: Call) -> tuple[dict[str, Any], memoryview]:
         size.isascii() and size.isdecimal() and len(size) <= 10 and int(size) <= len(call.body)
     ):
         raise BadRequestError(f"{HEADER} is longer than the body, or no number")
-    try:
-        head = from_json(call.body[: int(size)], allow_inf_nan=False)
-    except ValueError as error:
-        raise BadRequestError(f"the body is no JSON: {error}") from error
-    if not isinstance(head, dict):
-        raise BadRequestError("the body is no JSON object")
+    head = read_json(memoryview(call.body)[: int(size)])
     return head, memoryview(call.body)[int(size) :]
 
 
