@@ -57,7 +57,8 @@ def test_few_rectangles_that_pay_and_keep_every_scale(sizes: list[shapes.Size]) 
             own, new = fit(*size, SPEC), fit(*size, chosen)
             assert (new.height, new.width) == (own.height, own.width)
             area += chosen.height * chosen.width
-        assert area <= 0.95 * len(sizes) * SPEC.height * SPEC.width
+        # Multiplied in another order, equal areas can differ in their last bit.
+        assert area / len(sizes) <= shapes.WORTH_WHILE * (SPEC.height * SPEC.width)
 
 
 def test_a_stretched_input_has_no_rim_to_save() -> None:
