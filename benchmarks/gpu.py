@@ -47,7 +47,7 @@ from raudo.build import (
     write_onnx,
 )
 from raudo.errors import RaudoError
-from raudo.evaluate import Evaluation, evaluate
+from raudo.evaluate import PROBED_IMAGES, Evaluation
 from raudo.inputs import calibration_set
 from raudo.machine import available_threads, describe
 from raudo.plan import NO_GPU, Plan, all_plans, baseline_plan
@@ -200,65 +200,62 @@ def make_engine(
 class Arena:
     """Open engines of one batch size, each in its own process; a context manager."""
 
-    def __init__(
-        self, contenders: Iterable[Contender], options: WorkerOptions, frames: Sequence[Path]
-    ) -> None:
-        self.contenders = {c.plan.name: c for c in contenders if c.engine.is_file()}
+    def __init__(self, options: WorkerOptions, frames: Sequence[Path]) -> None:
+        self.contenders: dict[str, Contender] = {}
         self.workers: dict[str, Worker] = {}
         self.opened: dict[str, Any] = {}
         self.failed: dict[str, str] = {}
         self._options, self._frames, self._stack = options, frames, ExitStack()
 
     def __enter__(self) -> Arena:
-        workers = {
-            name: self._stack.enter_context(self._options.worker(name, contender.engine))
-            for name, contender in self.contenders.items()
-        }
-        from_model = {
-            name
-            for name, c in self.contenders.items()
-            if discover.backend(c.plan.backend).made_from == "model"
-        }
-        with ThreadPoolExecutor() as pool:  # opening a checkpoint is work for a CPU
-            list(pool.map(lambda name: self._open(name, workers[name]), from_model))
-        for name in workers.keys() - from_model:  # a runtime may time its kernels meanwhile
-            self._open(name, workers[name])
-        self.workers = {name: w for name, w in workers.items() if name in self.opened}
         return self
 
-    def _open(self, name: str, worker: Worker) -> None:
-        contender = self.contenders[name]
+    def add(self, contenders: Iterable[Contender]) -> None:
+        """Open those engines that there are."""
+        made = [c for c in contenders if c.engine.is_file()]
+        from_model = [c for c in made if discover.backend(c.plan.backend).made_from == "model"]
+        with ThreadPoolExecutor() as pool:  # opening a checkpoint is work for a CPU
+            list(pool.map(self._open, from_model))
+        for contender in (c for c in made if c not in from_model):  # these time their kernels
+            self._open(contender)
+
+    def _open(self, contender: Contender) -> None:
+        name, plan = contender.plan.name, contender.plan
+        worker = self._stack.enter_context(self._options.worker(name, contender.engine))
         try:
             told = worker.call(
                 "open", contender.engine, available_threads(), 1, contender.batch, False
             )
-            if problem := precision_problem(contender.plan.precision, told.audit):
-                self.failed[name] = f"FAILED: {problem}"
-                return
-            self.opened[name] = told, worker.call("load_frames", self._frames)
+            decoded = worker.call("load_frames", self._frames)
         except RaudoError as error:
             self.failed[name] = f"FAILED: {error.message}"
+            return
+        if problem := precision_problem(plan.precision, told.audit):
+            self.failed[name] = f"FAILED: {problem}"
+            return
+        self.contenders[name], self.workers[name] = contender, worker
+        self.opened[name] = told, decoded
 
     def __exit__(self, *_: object) -> None:
         self._stack.close()
 
     def time_network(self) -> dict[str, NDArray[np.float64]]:
         """Time the networks in turns; returns seconds [rounds, 2] of network and of `run`."""
-        (batch,) = {c.batch for c in self.contenders.values()}
         medians: dict[str, list[Any]] = {name: [] for name in self.workers}
         for _ in range(NETWORK_ROUNDS):
             for name, worker in self.workers.items():
-                runs = max(LEAST_RUNS, NETWORK_IMAGES // batch)
+                runs = max(LEAST_RUNS, NETWORK_IMAGES // self.contenders[name].batch)
                 taken = np.array(worker.call("time_network", WARM_UPS + runs))
                 medians[name].append(np.median(taken[WARM_UPS:], axis=0))
         return {name: np.array(rounds) for name, rounds in medians.items()}
 
     def evaluations(self, files: Sequence[Path]) -> dict[str, Evaluation]:
-        """Run all engines over the labelled images, at once: nothing is timed."""
+        """Run all engines over the labelled images, several at once: nothing is timed."""
 
         def run(name: str) -> Evaluation:
-            engine = self.contenders[name].engine
-            return evaluate(self.workers[name], engine, files, trust=False)
+            call = self.workers[name].call
+            found = call("evaluate", files)
+            return Evaluation(self.opened[name][0], found, call("probe", files[:PROBED_IMAGES]))
 
         with ThreadPoolExecutor(4) as pool:
             return dict(zip(self.workers, pool.map(run, self.workers), strict=True))
@@ -280,7 +277,8 @@ def measure(
     frames = files[:: max(1, -(-len(files) // TIMED_FRAMES))]
     rows: dict[str, dict[str, Any]] = {}
     baseline = baseline_plan(info.has_module, shop.device).name
-    with Arena(shop.contenders(shop.batches[0]), options, frames) as arena:
+    with Arena(options, frames) as arena:
+        arena.add(shop.contenders(shop.batches[0]))
         scores = arena.evaluations(files)
         scorer = Scorer(dataset, scores[baseline], resamples=RESAMPLES)
         plan = TimingPlan(budget, lambda _: False)
@@ -305,7 +303,8 @@ def measure(
     failed = arena.failed
     boxes = sum(len(image.labels) for image in dataset.images)
     for batch in shop.batches[1:]:
-        with Arena(shop.contenders(batch), options, frames) as arena:
+        with Arena(options, frames) as arena:
+            arena.add(shop.contenders(batch))
             for name, rounds in arena.time_network().items():
                 rows.setdefault(name, {"status": "OK"})[f"images_a_second_of_{batch}"] = {
                     "network": interval(batch / rounds[:, 0]),

@@ -28,8 +28,6 @@ FLAGS = {"tf32": ("TF32",), "fp16": ("FP16",), "int8": ("INT8", "FP16")}
 PRECISION_NAMES = {"FLOAT": "fp32", "HALF": "fp16", "BF16": "bf16", "INT8": "int8"}
 HEAVY = frozenset({"CONVOLUTION", "DECONVOLUTION", "MATRIX_MULTIPLY", "FULLY_CONNECTED"})
 ARITHMETIC = frozenset({"ELEMENTWISE", "UNARY", "ACTIVATION", "SOFTMAX", "REDUCE"})
-KERNELS = ("EDGE_MASK_CONVOLUTIONS", "JIT_CONVOLUTIONS")
-"""Sources of kernels that are the library's own: engines need no cuBLAS or cuDNN."""
 
 
 class TimingCache:
@@ -155,8 +153,8 @@ class Build:
             config.clear_flag(flag.TF32)
         if self._toolkit.typed:
             return
-        kernels = (getattr(self._trt.TacticSource, name, None) for name in KERNELS)
-        config.set_tactic_sources(sum(1 << int(kernel) for kernel in kernels if kernel is not None))
+        config.set_tactic_sources(0)  # the kernels of its own, without cuBLAS and cuDNN
+        config.avg_timing_iterations = 1  # there are tens of thousands of timings
         for name in names:
             config.set_flag(getattr(flag, name))
         if "FP16" in names:

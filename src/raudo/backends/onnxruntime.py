@@ -47,6 +47,9 @@ PRECISION_NAMES = {
 CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 CUDA_LIBRARIES = ("libonnxruntime_providers_cuda.so", "onnxruntime_providers_cuda.dll")
 ELEMENT_TYPES = {"tensor(float)": "float32", "tensor(int64)": "int64"}
+WARM_UPS = 4
+"""Runs of a new session: a graph is captured in one of the first, and while it is, no other session
+of the process may take memory."""
 LANES = 2
 """Most sessions on a GPU at once: one copies while another one computes."""
 
@@ -319,6 +322,8 @@ class Lane:
             value = OrtValue.ortvalue_from_shape_and_type(sides, kind, "cuda", 0)
             self._binding.bind_ortvalue_output(output.name, value)
             self._outputs.append(value)
+        for _ in range(WARM_UPS):
+            self.run(self._host)
 
     def run(self, images: NDArray[np.uint8]) -> list[NDArray[Any]]:
         """Copy images over, run, and copy the outputs back; the last batch may be short."""
