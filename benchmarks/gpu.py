@@ -64,7 +64,7 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).resolve().parents[1]
 ASSETS = Path(os.environ.get("RAUDO_ASSETS", ROOT.parent / "shared" / "assets")).resolve()
 NETWORK_ROUNDS, NETWORK_IMAGES, LEAST_RUNS, WARM_UPS = 12, 60, 12, 10
-RESAMPLES = 2000
+RESAMPLES = 1000
 
 
 @dataclass(frozen=True)
@@ -243,22 +243,34 @@ class Arena:
         """Time the networks in turns; returns seconds [rounds, 2] of network and of `run`."""
         medians: dict[str, list[Any]] = {name: [] for name in self.workers}
         for _ in range(NETWORK_ROUNDS):
-            for name, worker in self.workers.items():
+            for name in list(self.workers):
                 runs = max(LEAST_RUNS, NETWORK_IMAGES // self.contenders[name].batch)
-                taken = np.array(worker.call("time_network", WARM_UPS + runs))
-                medians[name].append(np.median(taken[WARM_UPS:], axis=0))
-        return {name: np.array(rounds) for name, rounds in medians.items()}
+                taken = self._ask(name, "time_network", WARM_UPS + runs)
+                if taken is not None:
+                    medians[name].append(np.median(np.array(taken)[WARM_UPS:], axis=0))
+        return {name: np.array(medians[name]) for name in self.workers}
+
+    def _ask(self, name: str, *words: Any) -> Any:
+        """Let a worker do something; an engine that fails is not asked again, and gives None."""
+        try:
+            return self.workers[name].call(*words)
+        except RaudoError as error:
+            self.failed[name] = f"FAILED: {error.message}"
+            del self.workers[name]
+            return None
 
     def evaluations(self, files: Sequence[Path]) -> dict[str, Evaluation]:
         """Run all engines over the labelled images, several at once: nothing is timed."""
 
-        def run(name: str) -> Evaluation:
-            call = self.workers[name].call
-            found = call("evaluate", files)
-            return Evaluation(self.opened[name][0], found, call("probe", files[:PROBED_IMAGES]))
+        def run(name: str) -> Evaluation | None:
+            found = self._ask(name, "evaluate", files)
+            probes = None if found is None else self._ask(name, "probe", files[:PROBED_IMAGES])
+            return None if probes is None else Evaluation(self.opened[name][0], found, probes)
 
+        names = list(self.workers)
         with ThreadPoolExecutor(4) as pool:
-            return dict(zip(self.workers, pool.map(run, self.workers), strict=True))
+            done = dict(zip(names, pool.map(run, names), strict=True))
+        return {name: evaluation for name, evaluation in done.items() if evaluation is not None}
 
 
 def interval(values: NDArray[np.float64]) -> dict[str, float]:
@@ -285,7 +297,9 @@ def measure(
         timings = time_rounds(arena.workers, baseline, len(frames), plan)
         whole, alone = (speedups(timings, baseline, plan, model_only=m) for m in (False, True))
         network = arena.time_network()
-        for name, (opened, decoded) in arena.opened.items():
+        arena.failed.update({n: f"FAILED: {why}" for n, why in timings.failed.items()})
+        for name in whole.keys() & network.keys():
+            opened, decoded = arena.opened[name]
             accuracy, similarity = scorer.score(scores[name])
             memory = arena.workers[name].call("peak_memory")
             measured = summarize(timings.rounds[name], decoded, opened.load_seconds, memory)
