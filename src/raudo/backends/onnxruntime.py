@@ -305,21 +305,22 @@ class Lane:
     Args:
         session: Its batch size is fixed.
         shape: Of the input: batch, height, width, 3.
+        device: In ONNX Runtime's words.
     """
 
-    def __init__(self, session: Any, shape: tuple[int, ...]) -> None:
+    def __init__(self, session: Any, shape: tuple[int, ...], device: str = "cuda") -> None:
         import numpy as np
         from onnxruntime import OrtValue
 
         self._session, self._binding = session, session.io_binding()
         self._host = np.zeros(shape, np.uint8)
-        self._images = OrtValue.ortvalue_from_numpy(self._host, "cuda", 0)
+        self._images = OrtValue.ortvalue_from_numpy(self._host, device, 0)
         self._binding.bind_ortvalue_input("images", self._images)
         self._outputs = []
         for output in session.get_outputs():
             kind = np.dtype(ELEMENT_TYPES[output.type])
             sides = (shape[0], *output.shape[1:])
-            value = OrtValue.ortvalue_from_shape_and_type(sides, kind, "cuda", 0)
+            value = OrtValue.ortvalue_from_shape_and_type(sides, kind, device, 0)
             self._binding.bind_ortvalue_output(output.name, value)
             self._outputs.append(value)
         for _ in range(WARM_UPS):
