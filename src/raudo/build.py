@@ -9,14 +9,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from raudo import discover, images
+from raudo import discover, images, sensitivity
 from raudo.backends.base import Made
 from raudo.errors import EngineError, OutputError
 from raudo.machine import versions
 from raudo.passes.base import QuantizationSettings
 from raudo.plan import pass_for
 from raudo.records import Artifact, Manifest
-from raudo.sensitivity import RANKING_IMAGES, Laboratory, keep_lists, rank
 from raudo.source import open_model
 from raudo.workspace import engine_files, read_artifact, replacing, sha256, write_manifest
 
@@ -187,6 +186,7 @@ def _whole(
             source_sha256=info.sha256,
             files_sha256={f.name: sha256(f) for f in files},
             calibration=calibration.record if calibration and calibrates else None,
+            ranges=plan.ranges,
             kept_layers=plan.keep,
             audit=made.audit,
             machine=dict(made.machine),
@@ -215,7 +215,7 @@ def make_graph(plan: Plan, spec: Spec, onnx: Path, calibration: CalibrationSet |
     if quantizer:
         quantizer.require()
         images = _prepared(calibration if quantizer.needs_calibration else None, spec)
-        settings = QuantizationSettings(keep=plan.keep, grid=backend.grid)
+        settings = QuantizationSettings(keep=plan.keep, ranges=plan.ranges, grid=backend.grid)
         graph = quantizer.apply(graph, images, settings)
     return graph
 
@@ -251,10 +251,10 @@ def _prepared(calibration: CalibrationSet | None, spec: Spec) -> Sequence[NDArra
     return [images.letterbox(images.decode(file), spec)[0][None] for file in files]
 
 
-def rank_layers(
+def find_remedy(
     plan: Plan, info: ModelInfo, onnx: Path, calibration: CalibrationSet, seconds: float
-) -> tuple[tuple[str, ...], ...]:
-    """Measure which layers a quantized engine loses most by; returns growing lists to keep.
+) -> sensitivity.Remedy:
+    """Measure what makes a quantized engine lose less; see `raudo.sensitivity.find_remedy`.
 
     Args:
         plan: The quantized candidate.
@@ -265,10 +265,10 @@ def rank_layers(
     """
     backend, quantizer = discover.backend(plan.backend), pass_for(plan.precision)
     if quantizer is None:
-        return ()
-    laboratory = Laboratory(backend, plan.variant, quantizer, onnx, info.spec)
-    few = replace(calibration, files=calibration.files[:RANKING_IMAGES])
-    return keep_lists(rank(laboratory, _prepared(few, info.spec), seconds))
+        return sensitivity.Remedy()
+    laboratory = sensitivity.Laboratory(backend, plan.variant, quantizer, onnx, info.spec)
+    few = replace(calibration, files=calibration.files[: 2 * sensitivity.RANKING_IMAGES])
+    return sensitivity.find_remedy(laboratory, _prepared(few, info.spec), seconds)
 
 
 def record_audit(artifact: Artifact, audit: PrecisionAudit) -> Artifact:

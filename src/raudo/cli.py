@@ -137,7 +137,7 @@ def optimize(
         float | None, typer.Option(help="Seconds after which nothing new is tried.")
     ] = None,
     recovery_budget: Annotated[
-        float | None, typer.Option(help="Most seconds to look for layers INT8 should spare.")
+        float | None, typer.Option(help="Most seconds to mend INT8 that detects worse.")
     ] = None,
     timing_budget: Annotated[
         float | None, typer.Option(help="Most seconds for timed rounds.")

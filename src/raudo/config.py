@@ -73,8 +73,9 @@ class OptimizeSettings(Settings):
         default=None, description="Seconds after which nothing new is tried; None sets no limit"
     )
     recovery_budget: Annotated[float, Field(ge=0)] = Field(
-        default=0.0,
-        description="Most seconds to look for layers that INT8 should leave alone; 0 does not",
+        default=90.0,
+        description="Most seconds, and of the time budget half of what is left, to mend INT8 that "
+        "detects worse: another calibration, layers that it should leave alone; 0 does not",
     )
     candidates: tuple[str, ...] = Field(
         default=(), description="Names of the candidates to try; empty tries all"

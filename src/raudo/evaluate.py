@@ -35,11 +35,13 @@ class Evaluation:
         opened: How it loaded, and what it really executes.
         detections: Per image, at the setting that mAP is computed at.
         probes: The first few images at every stage.
+        seconds: What detecting took, decoding included; of images that were known, nothing.
     """
 
     opened: Opened
     detections: list[Detections]
     probes: list[Probe]
+    seconds: float = 0.0
 
 
 def evaluate(
@@ -67,13 +69,14 @@ def evaluate(
     threads = available_threads()
     opened: Opened = worker.call("open", engine, threads, min(threads, MOST_STREAMS), 1, trust)
     found = list(known or ())
-    chunk = CHUNK
+    chunk, seconds = CHUNK, 0.0
     while len(found) < len(files):
         start = time.monotonic()
         found.extend(worker.call("evaluate", files[len(found) : len(found) + chunk]))
+        taken = time.monotonic() - start
         on_images(len(found))
-        chunk = max(CHUNK, int(chunk * CHUNK_SECONDS / max(time.monotonic() - start, 1e-3)))
-    return Evaluation(opened, found, worker.call("probe", files[:PROBED_IMAGES]))
+        chunk, seconds = max(CHUNK, int(chunk * CHUNK_SECONDS / max(taken, 1e-3))), seconds + taken
+    return Evaluation(opened, found, worker.call("probe", files[:PROBED_IMAGES]), seconds)
 
 
 def save_detections(path: Path, detections: Sequence[Detections]) -> None:

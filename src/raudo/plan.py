@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from raudo.backends.base import Backend, Variant
     from raudo.passes.base import Pass
-    from raudo.records import Device, Machine, Manifest, Precision
+    from raudo.records import Device, Machine, Manifest, Precision, Ranges
 
 NO_GPU = "no NVIDIA GPU here"
 FIRST_CAPABILITY = {"fp16": (5, 3), "int8": (6, 1), "tf32": (8, 0), "bf16": (8, 0)}
@@ -31,6 +31,7 @@ class Plan:
         variant: How it is run.
         size: Input (height, width) in pixels; None is the model's own.
         keep: Layers to keep from quantization.
+        ranges: How calibration finds ranges; see `QuantizationSettings`.
         gpus: Kinds of GPU to make it for, `sm86` for instance; () is this machine.
         rectangles: Smaller sizes that have an engine each, for the images that they hold; the
             others go to the engine of the model's own size.
@@ -40,14 +41,16 @@ class Plan:
     variant: Variant
     size: tuple[int, int] | None = None
     keep: tuple[str, ...] = ()
+    ranges: Ranges = "mean"
     gpus: tuple[str, ...] = ()
     rectangles: tuple[tuple[int, int], ...] = ()
 
     @property
     def name(self) -> str:
-        """The candidate's name: `<backend>-<variant>[+<kept layers>][@<sizes>]`."""
+        """The candidate's name: `<backend>-<variant>[+<ranges>][+<kept layers>][@<sizes>]`."""
+        ranges = "" if self.ranges == "mean" else f"+{self.ranges}"
         kept = f"+{len(self.keep)}" if self.keep else ""
-        return f"{self.backend}-{self.variant.name}{kept}{self.size_suffix}"
+        return f"{self.backend}-{self.variant.name}{ranges}{kept}{self.size_suffix}"
 
     @property
     def size_suffix(self) -> str:

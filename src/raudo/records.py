@@ -19,9 +19,11 @@ Verdict = Literal["PASS", "FAIL", "INCONCLUSIVE", "SKIPPED"]
 Status = Literal["OK", "FAILED", "SKIPPED"]
 Stage = Literal["decode", "prepare", "infer", "select", "end_to_end"]
 Device = Literal["cpu", "gpu"]
+Ranges = Literal["mean", "quantile"]
 OptionValue = bool | int | float | str
 
 PRECISIONS: tuple[Precision, ...] = ("fp32", "tf32", "fp16", "bf16", "int8")
+RANGES: tuple[Ranges, ...] = ("mean", "quantile")
 TARGETS: tuple[Target, ...] = ("development", "production_cpu", "production_gpu", "edge")
 STAGES: tuple[Stage, ...] = ("decode", "prepare", "infer", "select", "end_to_end")
 MAX_SIDE = 16384
@@ -118,6 +120,9 @@ class Manifest(Record):
     rectangles: tuple[str, ...] = Field(
         default=(),
         description="Engine files of the same network for smaller input rectangles, beside it",
+    )
+    ranges: Ranges = Field(
+        default="mean", description="How calibration found the ranges of activations"
     )
     kept_layers: tuple[str, ...] = Field(
         default=(), description="Layers that were kept from quantization, to keep its accuracy"

@@ -18,6 +18,7 @@ from raudo.evaluate import Evaluation, evaluate, load_detections, save_detection
 from raudo.images import read_size
 from raudo.records import Candidate, Record
 from raudo.scoring import Scorer
+from raudo.sensitivity import keep_lists
 from raudo.validate import similarity
 from raudo.workspace import engine_files, manifest_path, read_artifact
 
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from raudo.build import ModelInfo
     from raudo.job import Job
     from raudo.plan import Plan
+    from raudo.sensitivity import Remedy
     from raudo.shapes import Size
 
 QUICK_IMAGES = 24
@@ -40,7 +42,7 @@ QUICK_SECONDS = 20.0
 
 
 class Validated(Record):
-    """How long it took to run one engine over all images, its start included."""
+    """How long it took to run one engine over all images, without its start."""
 
     seconds: float
 
@@ -168,30 +170,45 @@ class Search:
         self._recover(replace(chosen, size=self._sizes[0]))
 
     def _recover(self, chosen: Plan) -> None:
-        """Give a quantized engine that detects worse its most sensitive layers back."""
+        """Mend a quantized engine that detects worse: another calibration, layers given back."""
         job, calibration = self._job, self._job.inputs.calibration
-        tried = job.candidates[chosen.name]
-        seconds = min(job.settings.recovery_budget, job.seconds_left)
-        quantized = plan.pass_for(chosen.precision) is not None
-        if not quantized or calibration is None or tried.status != "OK" or seconds <= 0:
-            return
         start, name = time.monotonic(), chosen.name
-        job.listener.step(f"Looking for the layers that {name} loses by", None)
+        seconds = min(job.settings.recovery_budget, job.seconds_left / 2)
+        quantized = plan.pass_for(chosen.precision) is not None
+        if not quantized or calibration is None or name not in self._seconds or seconds <= 0:
+            return
+        if rival := self._faster(name):
+            job.note(f"recover {name}", "SKIPPED", f"{rival} passes and is faster", start)
+            return
+        job.listener.step(f"Looking for what {name} loses by", None)
         onnx = job.run.engines / f"model{chosen.size_suffix}.onnx"
         _, info = self._at_size(chosen)
         try:
             with job.worker(f"ranking the layers of {name}") as worker:
-                lists = worker.call("rank_layers", chosen, info, onnx, calibration, seconds / 2)
+                remedy = worker.call("find_remedy", chosen, info, onnx, calibration, seconds / 3)
         except RaudoError as error:
             job.note(f"rank {name}", "FAILED", error.message, start)
             return
-        job.note(f"rank {name}", "OK", f"{len(lists)} lists of layers to keep", start)
-        for keep in lists:
+        job.note(f"rank {name}", "OK", f"{len(remedy.blocks)} blocks, {remedy.ranges}", start)
+        for mended in _attempts(chosen, remedy):
             if time.monotonic() - start > seconds:
                 job.note(f"recover {name}", "SKIPPED", "its time budget was spent", start)
                 return
-            if self._try(replace(chosen, keep=keep)):
+            if self._try(mended):
                 return
+
+    def _faster(self, name: str) -> str | None:
+        """Name an engine for the same target that passes and took less time to validate.
+
+        One that gives layers back only gets slower.
+        """
+        job, targets = self._job, set(self._job.candidates[name].targets)
+        rivals = (
+            n
+            for n, seconds in self._seconds.items()
+            if seconds < self._seconds[name] and targets & set(job.candidates[n].targets)
+        )
+        return next((n for n in rivals if job.detects_as_well(n)), None)
 
     def _try(self, chosen: Plan) -> bool:
         """Make and validate one candidate; tells whether it detects as well as the baseline."""
@@ -310,7 +327,6 @@ class Search:
 
     def _evaluate(self, chosen: Plan, files: Sequence[Path], *, keep: bool = True) -> Evaluation:
         """Run a candidate over images, and check that it executes what was asked for."""
-        start = time.monotonic()
         job, name = self._job, chosen.name
         engine = chosen.engine_file(job.run.engines)
         kept = job.run.state / f"found-{name}.npz"
@@ -329,7 +345,7 @@ class Search:
         record_audit(read_artifact(engine), evaluation.opened.audit)
         if keep and known is None:
             save_detections(kept, evaluation.detections)
-            before = Validated(seconds=time.monotonic() - start)
+            before = Validated(seconds=evaluation.seconds)
             job.run.save(f"validated-{name}", before)
         if before is not None:
             self._seconds[name] = before.seconds
@@ -348,3 +364,10 @@ class Search:
             map50_95=accuracy.map50_95 if accuracy else None,
             map50_loss_percent=accuracy.map50_loss_percent if accuracy else None,
         )
+
+
+def _attempts(chosen: Plan, remedy: Remedy) -> list[Plan]:
+    """Return the plans that a remedy proposes, the cheapest first."""
+    mended = replace(chosen, ranges=remedy.ranges)
+    kept = [replace(mended, keep=keep) for keep in keep_lists(remedy.blocks)]
+    return kept if mended == chosen else [mended, *kept]

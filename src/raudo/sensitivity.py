@@ -11,9 +11,9 @@ from __future__ import annotations
 import contextlib
 import tempfile
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -21,7 +21,7 @@ from raudo.backends.base import Outputs, Resources
 from raudo.boxes import paired_iou
 from raudo.machine import available_threads
 from raudo.passes.base import QuantizationSettings
-from raudo.records import Artifact, Manifest, Record
+from raudo.records import RANGES, Artifact, Manifest, Ranges, Record
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -55,6 +55,18 @@ class Block(Record):
     milliseconds: float
 
 
+class Remedy(Record):
+    """What may make a quantized engine lose less.
+
+    Attributes:
+        ranges: The better method of calibration; see `QuantizationSettings`.
+        blocks: The most harm for its milliseconds first; () where no layer can be kept.
+    """
+
+    ranges: Ranges = "mean"
+    blocks: tuple[Block, ...] = ()
+
+
 @dataclass(frozen=True)
 class Laboratory:
     """What is quantized, and how it is run.
@@ -77,27 +89,27 @@ class Laboratory:
         """Return the layers that can be kept; see `Pass.layers`."""
         return self.quantizer.layers(self.backend.read_graph(self.onnx))
 
-    def run(
-        self, images: Sequence[NDArray[np.uint8]], settings: QuantizationSettings | None
-    ) -> list[Outputs]:
-        """Quantize (or not, without settings), run, and return the outputs of each image."""
-        with self._engine(images, settings) as engine:
+    def exact(self) -> Any:
+        """Return the graph as it is without quantization."""
+        return self.backend.read_graph(self.onnx)
+
+    def quantized(self, images: Sequence[NDArray[np.uint8]], ranges: Ranges = "mean") -> Any:
+        """Return the graph quantized, calibrated on a few images."""
+        settings = QuantizationSettings(ranges=ranges, correct_bias=False, grid=self.backend.grid)
+        return self.quantizer.apply(self.exact(), images, settings)
+
+    def run(self, graph: Any, images: Sequence[NDArray[np.uint8]]) -> list[Outputs]:
+        """Return the outputs of each image."""
+        with self._engine(graph) as engine:
             return [_copied(engine.run(image)) for image in images]
 
-    def times(
-        self, images: Sequence[NDArray[np.uint8]], settings: QuantizationSettings | None
-    ) -> dict[str, float]:
-        """Quantize (or not, without settings), and return milliseconds by node."""
-        with self._engine(images, settings) as engine:
-            return {node.name: node.milliseconds for node in engine.profile(images[0])}
+    def times(self, graph: Any, image: NDArray[np.uint8]) -> dict[str, float]:
+        """Return milliseconds by node."""
+        with self._engine(graph) as engine:
+            return {node.name: node.milliseconds for node in engine.profile(image)}
 
     @contextlib.contextmanager
-    def _engine(
-        self, images: Sequence[NDArray[np.uint8]], settings: QuantizationSettings | None
-    ) -> Iterator[Engine]:
-        graph = self.backend.read_graph(self.onnx)
-        if settings is not None:
-            graph = self.quantizer.apply(graph, images, replace(settings, grid=self.backend.grid))
+    def _engine(self, graph: Any) -> Iterator[Engine]:
         with tempfile.TemporaryDirectory(prefix="raudo-") as folder:
             path = Path(folder) / f"trial{self.backend.suffix}"
             self.backend.make(graph, path, self.variant)
@@ -122,13 +134,16 @@ def _copied(outputs: Outputs) -> Outputs:
     return Outputs(outputs.boxes.copy(), outputs.scores.copy(), labels)
 
 
-def rank(
+def find_remedy(
     laboratory: Laboratory,
     images: Sequence[NDArray[np.uint8]],
     seconds: float,
     blocks: int = BLOCKS,
-) -> tuple[Block, ...]:
-    """Measure what quantizing each block of layers does.
+) -> Remedy:
+    """Find what makes a quantized engine lose less: the method of calibration, layers to keep.
+
+    Each method is calibrated on some images and judged on others. With the better one, each block
+    is quantized alone, by taking the quantizers of all other layers out of the same graph again.
 
     Args:
         laboratory: What is quantized.
@@ -136,35 +151,41 @@ def rank(
         seconds: Most time to take: the less, the larger the blocks; what is not reached by then
             is left out.
         blocks: Most blocks to divide the layers into.
-
-    Returns:
-        The blocks, the most harm for its milliseconds first; () where no layer can be kept.
     """
     deadline = time.monotonic() + seconds
-    images = images[:RANKING_IMAGES]
     layers = laboratory.layers()
     if not layers:
-        return ()
-    exact, slow = laboratory.run(images, None), laboratory.times(images, None)
-    fast = laboratory.times(images, QuantizationSettings(correct_bias=False))
+        return Remedy()
+    judged = images[:RANKING_IMAGES]
+    fitted = images[RANKING_IMAGES : 2 * RANKING_IMAGES] or judged
+    exact = laboratory.exact()
+    wanted = laboratory.run(exact, judged)
 
-    def harm_of(block: Sequence[str]) -> float:
-        kept = tuple(layer for layer in layers if layer not in block)
-        found = laboratory.run(images, QuantizationSettings(keep=kept, correct_bias=False))
-        return float(np.mean([_harm(*pair) for pair in zip(exact, found, strict=True)]))
+    def harm_of(graph: Any) -> float:
+        found = laboratory.run(graph, judged)
+        return float(np.mean([_harm(*pair) for pair in zip(wanted, found, strict=True)]))
+
+    graphs = {ranges: laboratory.quantized(fitted, ranges) for ranges in RANGES}
+    harms = {ranges: harm_of(graph) for ranges, graph in graphs.items()}
+    ranges = min(RANGES, key=harms.__getitem__)
+    quantized = graphs[ranges]
+    slow, fast = (laboratory.times(graph, judged[0]) for graph in (exact, quantized))
+
+    def harm_of_block(block: Sequence[str]) -> float:
+        others = [layer for layer in layers if layer not in block]
+        return harm_of(laboratory.quantizer.restore(quantized, exact, others))
 
     start = time.monotonic()
-    floor = harm_of(())  # of the additions and activations between the layers
-    one = time.monotonic() - start
-    affordable = int((deadline - time.monotonic()) / one)
+    floor = harm_of_block(())  # of the additions and activations between the layers
+    affordable = int((deadline - time.monotonic()) / (time.monotonic() - start))
     measured = []
     for block in _divide(layers, min(blocks, max(FEWEST_BLOCKS, affordable))):
         if time.monotonic() > deadline:
             break
-        harm = max(0.0, harm_of(block) - floor)
+        harm = max(0.0, harm_of_block(block) - floor)
         price = _price(block, slow, fast)
         measured.append(Block(layers=block, harm=harm, milliseconds=price))
-    return tuple(sorted(measured, key=_worth, reverse=True))
+    return Remedy(ranges=ranges, blocks=tuple(sorted(measured, key=_worth, reverse=True)))
 
 
 def _worth(block: Block) -> float:
@@ -217,7 +238,7 @@ def keep_lists(blocks: Sequence[Block]) -> tuple[tuple[str, ...], ...]:
     """Return growing lists of layers to keep, the cheapest first.
 
     Args:
-        blocks: What `rank` returned.
+        blocks: The most worth keeping first, as in a `Remedy`.
     """
     total = sum(block.harm for block in blocks)
     found: list[tuple[str, ...]] = []

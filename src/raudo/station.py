@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from raudo.build import ModelFile, ModelInfo
     from raudo.detector import Detector
     from raudo.records import Artifact, Detections, NodeProfile, PrecisionAudit
+    from raudo.sensitivity import Remedy
 
 
 @dataclass(frozen=True)
@@ -85,11 +86,11 @@ class Station:
 
         return build(*arguments)
 
-    def rank_layers(self, *arguments: Any) -> tuple[tuple[str, ...], ...]:
-        """Find the layers to keep from quantization; see `raudo.build.rank_layers`."""
-        from raudo.build import rank_layers
+    def find_remedy(self, *arguments: Any) -> Remedy:
+        """Find what makes a quantized engine lose less; see `raudo.build.find_remedy`."""
+        from raudo.build import find_remedy
 
-        return rank_layers(*arguments)
+        return find_remedy(*arguments)
 
     def open(self, engine: Path, threads: int, streams: int, batch: int, trust: bool) -> Opened:
         """Load an engine file, closing the one before; times it up to its first result."""

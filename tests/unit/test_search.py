@@ -113,5 +113,5 @@ def test_an_engine_of_images_calibrated_on_names_them(project: Project) -> None:
 
 def test_layers_are_given_back_only_when_there_is_time_for_it(project: Project) -> None:
     report, _ = optimize(project.settings(recovery_budget=0))
-    assert "rank_layers" not in {action for action, _ in project.faults.calls}
+    assert "find_remedy" not in {action for action, _ in project.faults.calls}
     assert not [name for name in rows(report) if "+" in name]

@@ -10,7 +10,7 @@ import pytest
 
 from raudo.backends.base import Outputs, Variant
 from raudo.records import NodeProfile
-from raudo.sensitivity import Block, Laboratory, keep_lists, rank
+from raudo.sensitivity import Block, Laboratory, Remedy, find_remedy, keep_lists
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -59,6 +59,16 @@ class Quantizer:
     def apply(self, graph: Any, images: Any, settings: QuantizationSettings) -> tuple[str, ...]:
         return tuple(layer for layer in LAYERS if layer not in settings.keep)
 
+    def restore(self, graph: tuple[str, ...], exact: Any, layers: Any) -> tuple[str, ...]:
+        return tuple(layer for layer in graph if layer not in layers)
+
+
+class BetterByQuantiles(Quantizer):
+    """The extremes of the images also harm a layer that no quantile does."""
+
+    def apply(self, graph: Any, images: Any, settings: QuantizationSettings) -> tuple[str, ...]:
+        return LAYERS if settings.ranges == "mean" else LAYERS[:5]  # without f
+
 
 def laboratory(spec: Spec, folder: Path, quantizer: Any) -> Laboratory:
     made: list[tuple[str, ...]] = []
@@ -77,7 +87,9 @@ IMAGES = [np.zeros((1, 64, 64, 3), np.uint8)] * 2
 
 
 def test_the_most_harmful_layer_comes_first_at_its_price(tiny_spec: Spec, tmp_path: Path) -> None:
-    ranked = rank(laboratory(tiny_spec, tmp_path, Quantizer()), IMAGES, 60)
+    remedy = find_remedy(laboratory(tiny_spec, tmp_path, Quantizer()), IMAGES, 60)
+    ranked = remedy.blocks
+    assert remedy.ranges == "mean"
     assert [block.layers for block in ranked[:2]] == [("c",), ("f",)]
     assert [round(block.harm, 4) for block in ranked[:3]] == [0.2, 0.1, 0.0]
     assert all(block.milliseconds == 1.0 for block in ranked)
@@ -85,19 +97,26 @@ def test_the_most_harmful_layer_comes_first_at_its_price(tiny_spec: Spec, tmp_pa
 
 
 def test_fewer_blocks_hold_more_layers(tiny_spec: Spec, tmp_path: Path) -> None:
-    ranked = rank(laboratory(tiny_spec, tmp_path, Quantizer()), IMAGES, 60, blocks=4)
-    assert [block.layers for block in ranked[:2]] == [("c", "d"), ("e", "f")]
+    remedy = find_remedy(laboratory(tiny_spec, tmp_path, Quantizer()), IMAGES, 60, blocks=4)
+    assert [block.layers for block in remedy.blocks[:2]] == [("c", "d"), ("e", "f")]
+
+
+def test_the_calibration_that_harms_less_is_taken(tiny_spec: Spec, tmp_path: Path) -> None:
+    remedy = find_remedy(laboratory(tiny_spec, tmp_path, BetterByQuantiles()), IMAGES, 60)
+    assert remedy.ranges == "quantile"
+    assert [round(block.harm, 4) for block in remedy.blocks[:2]] == [0.2, 0.0]
 
 
 def test_without_time_nothing_is_ranked(tiny_spec: Spec, tmp_path: Path) -> None:
-    assert rank(laboratory(tiny_spec, tmp_path, Quantizer()), IMAGES, 0) == ()
+    remedy = find_remedy(laboratory(tiny_spec, tmp_path, Quantizer()), IMAGES, 0)
+    assert remedy.blocks == ()
 
 
 def test_a_graph_whose_layers_cannot_be_kept_has_no_ranking(
     tiny_spec: Spec, tmp_path: Path
 ) -> None:
     unnamed = SimpleNamespace(layers=lambda graph: ())
-    assert rank(laboratory(tiny_spec, tmp_path, unnamed), IMAGES, 60) == ()
+    assert find_remedy(laboratory(tiny_spec, tmp_path, unnamed), IMAGES, 60) == Remedy()
 
 
 def test_lists_to_keep_grow_and_the_harmless_are_in_none() -> None:
@@ -128,9 +147,16 @@ def test_the_pass_keeps_the_layers_that_it_is_told_to(tiny_onnx: Path) -> None:
     backend, layers = next((b, layers) for b, layers in named if layers)
     (stem,) = layers  # the other convolution predicts
 
-    def quantizers(keep: tuple[str, ...]) -> int:
+    def quantized(keep: tuple[str, ...]) -> Any:
         settings = QuantizationSettings(keep=keep, images=2)
-        graph = quantizer.apply(backend.read_graph(tiny_onnx), images, settings)
-        return sum(node.get_type_name() == "FakeQuantize" for node in graph.get_ops())
+        return quantizer.apply(backend.read_graph(tiny_onnx), images, settings)
 
-    assert quantizers(()) > quantizers((stem,))
+    def quantizers(graph: Any) -> int:
+        return sum(node.get_type_name() == "FakeQuantize" for node in graph.get_ordered_ops())
+
+    whole = quantized(())
+    before = quantizers(whole)
+    assert before > quantizers(quantized((stem,)))
+    exact = backend.read_graph(tiny_onnx)
+    assert before > quantizers(quantizer.restore(whole, exact, (stem,)))
+    assert quantizers(quantizer.restore(whole, exact, ())) == before == quantizers(whole)

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, runtime_chec
 from raudo.errors import MissingDependencyError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
     import numpy as np
     from numpy.typing import NDArray
 
-    from raudo.records import Precision
+    from raudo.records import Precision, Ranges
 
 
 @runtime_checkable
@@ -48,7 +48,7 @@ class QuantizationSettings:
     """
 
     keep: tuple[str, ...] = ()
-    ranges: Literal["mean", "quantile"] = "mean"
+    ranges: Ranges = "mean"
     images: int | None = None
     correct_bias: bool = True
     grid: Grid = "offset"
@@ -98,10 +98,22 @@ class Pass(ABC):
     def layers(self, graph: Any) -> tuple[str, ...]:
         """Return the layers that `apply` would quantize and that can be kept from it, in order.
 
-        Without any, `QuantizationSettings.keep` is of no use for this graph.
+        Without any, `QuantizationSettings.keep` and `restore` are of no use for this graph.
         """
         del graph
         return ()
+
+    def restore(self, graph: Any, exact: Any, layers: Collection[str]) -> Any:
+        """Return a copy of a quantized graph, in which layers have their precision back.
+
+        It is nearly what `apply` makes when it is told to keep them, without calibrating again.
+
+        Args:
+            graph: What `apply` returned.
+            exact: What it was given.
+            layers: Some of `layers`.
+        """
+        raise NotImplementedError
 
 
 Plugin = Pass

@@ -11,9 +11,10 @@ import logging
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from raudo.passes.base import PLAIN, Pass, QuantizationSettings, SelfQuantizing
+from raudo.quantizers import restored
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Collection, Sequence
 
     import numpy as np
     from numpy.typing import NDArray
@@ -80,6 +81,10 @@ class Int8(Pass):
             for node in nodes
             if node.node_type in heavy and node.node_name not in kept
         )
+
+    def restore(self, graph: Any, exact: Any, layers: Collection[str]) -> Any:
+        """See `Pass.restore`."""
+        return restored(graph, exact, layers)
 
 
 def _is_onnx(graph: Any) -> bool:
