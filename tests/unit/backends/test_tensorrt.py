@@ -549,9 +549,6 @@ def test_flags_allow_what_the_graph_says_and_hold_decoding_in_single(
     started._trt = SimpleNamespace(
         BuilderFlag=SimpleNamespace(**words),
         DataType=SimpleNamespace(FLOAT="FLOAT"),
-        TacticSource=SimpleNamespace(
-            CUBLAS=0, CUBLAS_LT=1, CUDNN=2, EDGE_MASK_CONVOLUTIONS=3, JIT_CONVOLUTIONS=4
-        ),
     )
     started._toolkit = SimpleNamespace(typed=False)
     started._network = SimpleNamespace(
@@ -562,6 +559,6 @@ def test_flags_allow_what_the_graph_says_and_hold_decoding_in_single(
     )
     started._allow_precision()
     assert config.flags == flags
-    assert config.sources == (1 << 3) + (1 << 4)  # no cuBLAS, no cuDNN
+    assert config.sources == 0  # no cuBLAS, no cuDNN
     held = [each.name for each in layers if each.precision == "FLOAT"]
     assert held == (["boxes"] if "FP16" in flags else [])
