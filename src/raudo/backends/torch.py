@@ -94,7 +94,8 @@ def missing_toolchain() -> str | None:
     """Tell what `torch.compile` lacks here to compile its C++ kernels; None if nothing."""
     usual = {"win32": "cl", "darwin": "clang++"}.get(sys.platform, "g++")
     compiler = os.environ.get("CXX", usual)
-    if shutil.which(next(iter(shlex.split(compiler)), "")) is None:
+    words = shlex.split(compiler, posix=sys.platform != "win32")
+    if shutil.which(next(iter(words), "")) is None:
         return f"torch.compile needs a C++ compiler: '{compiler}' was not found"
     if not (Path(sysconfig.get_path("include")) / "Python.h").is_file():
         return "torch.compile needs the headers of Python, which are not installed (python3-dev)"

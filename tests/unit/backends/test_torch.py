@@ -15,8 +15,12 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 BACKEND = discover.backend("torch")
-(COMPILED,) = (variant for variant in BACKEND.variants if variant.options.get("compile"))
-EAGER = BACKEND.variants[0]
+EAGER, COMPILED = (
+    next(
+        v for v in BACKEND.variants if v.device == "cpu" and bool(v.options.get("compile")) is asked
+    )
+    for asked in (False, True)
+)
 
 
 @pytest.fixture
