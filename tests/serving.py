@@ -1,4 +1,4 @@
-"""A service in a process of its own, as a user starts it, with a null engine."""
+"""`raudo serve` in a process of its own, as a user starts it."""
 
 from __future__ import annotations
 
@@ -30,6 +30,10 @@ class Server:
 
     process: psutil.Popen
     port: int
+
+    @property
+    def address(self) -> str:
+        return f"http://{HOST}:{self.port}"
 
     def memory(self) -> int:
         """Resident memory of all its processes, in bytes."""
@@ -91,31 +95,53 @@ def is_ready(port: int) -> bool:
 
 
 @contextlib.contextmanager
-def serving(
-    folder: Path, *options: str, pauses: dict[str, float] | None = None
-) -> Iterator[Server]:
-    """Start a service of a null engine of 64x64, and end it.
+def starting(source: Path, *options: str) -> Iterator[Server]:
+    """Serve a run folder or an engine on a free port; SIGTERM ends it, and must end it well.
+
+    What it says is in `served.log`, in the folder.
 
     Args:
-        folder: Where to write the engine.
+        source: What to serve.
         options: Of `raudo serve`.
-        pauses: Milliseconds that the engine takes: `call_ms`, `image_ms`.
     """
-    engine = null_engine(folder / "model.npz", pauses=pauses)
     port = free_port()
-    command = [sys.executable, "-m", "raudo.cli", "serve", str(engine), "--port", str(port)]
-    process = psutil.Popen([*command, *options])
+    command = [sys.executable, "-m", "raudo.cli", "serve", str(source), "--port", str(port)]
+    log = (source if source.is_dir() else source.parent) / "served.log"
+    with log.open("w") as said:
+        process = psutil.Popen([*command, *options], stderr=said)
     try:
         deadline = time.monotonic() + START_SECONDS
         while not is_ready(port):
-            assert process.poll() is None, "the service ended"
+            assert process.poll() is None, log.read_text()
             assert time.monotonic() < deadline, "the service was not ready in time"
             time.sleep(0.1)
         yield Server(process, port)
     finally:
         process.send_signal(signal.SIGTERM)
         try:
-            assert process.wait(60) == 0
+            assert process.wait(60) == 0, log.read_text()
         finally:
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.kill()
+
+
+@contextlib.contextmanager
+def served(source: Path, *options: str) -> Iterator[str]:
+    """Serve a run folder or an engine; yields the address."""
+    with starting(source, *options) as server:
+        yield server.address
+
+
+@contextlib.contextmanager
+def serving(
+    folder: Path, *options: str, pauses: dict[str, float] | None = None
+) -> Iterator[Server]:
+    """Serve a null engine of 64x64.
+
+    Args:
+        folder: Where to write the engine.
+        options: Of `raudo serve`.
+        pauses: Milliseconds that the engine takes: `call_ms`, `image_ms`.
+    """
+    with starting(null_engine(folder / "model.npz", pauses=pauses), *options) as server:
+        yield server

@@ -21,7 +21,7 @@ import pytest
 import yaml
 
 from null_engines import null_run
-from served import served
+from serving import served
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from null_engines import null_run
 from raudo.cli import app
-from served import served
+from serving import served
 
 if TYPE_CHECKING:
     from pathlib import Path

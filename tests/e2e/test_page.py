@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from null_engines import null_run
-from served import served
+from serving import served
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

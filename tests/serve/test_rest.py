@@ -15,7 +15,7 @@ import pytest
 from null_engines import null_engine
 from raudo.serve import openapi
 from raudo.serve.http import STATUS
-from served import served
+from serving import served
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

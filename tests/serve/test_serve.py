@@ -22,7 +22,7 @@ import pytest
 import raudo
 from null_engines import null_engine, null_run
 from raudo.images import decode
-from served import served
+from serving import served
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
