@@ -88,7 +88,9 @@ def _main_job() -> Check:
     backends = discover.backends()
     ranks = {b.baseline_rank: b for b in backends if b.baseline_rank is not None}
     baseline = ranks[min(ranks)]
-    engines = [b.title for b in backends if b is not baseline and b.targets and not b.missing()]
+    devices = {"cpu", "gpu"} if machine.describe().gpus else {"cpu"}
+    able = [b for b in backends if devices & {variant.device for variant in b.variants}]
+    engines = [b.title for b in able if b is not baseline and b.targets and not b.missing()]
     lacking = [baseline.title] if baseline.missing() else []
     if not engines:
         lacking.append(f"any engine to compare with {baseline.title}")

@@ -72,6 +72,18 @@ def test_without_any_engine_the_main_job_cannot_run(
     assert check(doctor.diagnose(tmp_path), "main job").status == "missing"
 
 
+def test_an_engine_for_gpus_alone_is_none_without_a_gpu(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    describe_as(monkeypatch, PLAIN)
+    monkeypatch.setattr(machine.shutil, "which", lambda _name: None)
+    for backend in discover.backends():
+        on_cpu = any(variant.device == "cpu" for variant in backend.variants)
+        lacking = ("a_module",) if on_cpu and backend.baseline_rank != 0 else ()
+        monkeypatch.setattr(backend, "missing", lambda lacking=lacking: lacking)
+    assert check(doctor.diagnose(tmp_path), "main job").status == "missing"
+
+
 @pytest.mark.parametrize(
     ("isa", "status", "slow"),
     [
