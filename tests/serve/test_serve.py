@@ -59,6 +59,7 @@ def post(url: str, body: bytes, kind: str, **headers: str) -> Any:
         return json.load(response)
 
 
+@pytest.mark.slow
 def test_detections_are_those_of_raudo_load(engine: Path, ports: tuple[str, str]) -> None:
     with raudo.load(engine) as detector:
         for picture in CROWD:
@@ -81,6 +82,7 @@ def clients(ports: tuple[str, str]) -> list[tuple[Any, Any]]:
     ]
 
 
+@pytest.mark.slow
 def test_nvidias_client_finds_what_it_expects(ports: tuple[str, str]) -> None:
     for kind, client in clients(ports):
         assert client.is_server_live()
@@ -98,6 +100,7 @@ def test_nvidias_client_finds_what_it_expects(ports: tuple[str, str]) -> None:
         client.close()
 
 
+@pytest.mark.slow
 def test_nvidias_client_gets_the_engines_own_outputs(engine: Path, ports: tuple[str, str]) -> None:
     with raudo.load(engine) as detector:
         batch, _ = detector.prepare([decode(picture) for picture in CROWD[:2]])
@@ -116,6 +119,7 @@ def test_nvidias_client_gets_the_engines_own_outputs(engine: Path, ports: tuple[
         client.close()
 
 
+@pytest.mark.slow
 def test_nvidias_client_sends_image_files(engine: Path, ports: tuple[str, str]) -> None:
     with raudo.load(engine, confidence=0.4) as detector:
         expected = detector.detect(PICTURE)
@@ -130,6 +134,7 @@ def test_nvidias_client_sends_image_files(engine: Path, ports: tuple[str, str]) 
         client.close()
 
 
+@pytest.mark.slow
 def test_tensors_may_be_json(ports: tuple[str, str]) -> None:
     http, client = clients(ports)[0]
     (_, height, width, _) = client.get_model_metadata("detector")["inputs"][0]["shape"]

@@ -118,7 +118,7 @@ class OpenInference:
         )
         response.parameters["variant"].string_param = reply.variant
         for name, value in outputs.items():
-            datatype = oip.DATATYPES[value.dtype.name]
+            datatype = oip.DATATYPES[value.dtype.str]
             response.outputs.add(name=name, datatype=datatype, shape=value.shape)
         return response
 

@@ -136,7 +136,7 @@ def _try(detector: Detector, batch: int) -> dict[str, tuple[str, tuple[int, ...]
     zeros = np.zeros((batch, spec.height, spec.width, 3), np.uint8)
     detector.engine.run(zeros)  # the first one may compile
     return {
-        name: (value.dtype.name, value.shape[1:])
+        name: (value.dtype.str, value.shape[1:])
         for name, value in vars(detector.engine.run(zeros[:1])).items()
         if value is not None
     }

@@ -36,7 +36,8 @@ if TYPE_CHECKING:
     from raudo.serve.records import ModelVersion, Reply
 
 IMAGES, ENCODED, DETECTIONS = "images", "encoded", "detections"
-DATATYPES = {"uint8": "UINT8", "float32": "FP32", "int32": "INT32", "int64": "INT64"}
+DATATYPES = {"|u1": "UINT8", "<f4": "FP32", "<i4": "INT32", "<i8": "INT64"}
+"""By NumPy's `dtype.str`: its `dtype.name` takes ten microseconds."""
 EXTENSIONS = ("binary_tensor_data", "model_configuration", "statistics")
 MAX_DIMENSIONS = 8
 LENGTH = struct.Struct("<I")

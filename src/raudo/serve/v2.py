@@ -207,7 +207,7 @@ def respond(
     for name, value in outputs.items():
         entry: dict[str, Any] = {
             "name": name,
-            "datatype": oip.DATATYPES[value.dtype.name],
+            "datatype": oip.DATATYPES[value.dtype.str],
             "shape": list(value.shape),
         }
         if asked.get(name, {}).get("binary_data", every) is True:
