@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from canned_runs import SIDE
 from raudo import search
 from raudo.pipeline import optimize
+from raudo.workspace import read_artifact
 
 if TYPE_CHECKING:
     import pytest
@@ -34,11 +35,11 @@ def test_a_rectangle_that_changes_what_is_found_is_dropped_for_all(project: Proj
     assert rows(report)["null-small"].status == "OK"
 
 
-def make_image(path: Any) -> None:
+def make_image(path: Any, size: tuple[int, int] = (48, 64)) -> None:
     import cv2
     import numpy as np
 
-    cv2.imwrite(str(path), np.full((48, 64, 3), 7, np.uint8))
+    cv2.imwrite(str(path), np.full((*size, 3), 7, np.uint8))
 
 
 def test_a_rectangle_that_changes_nothing_is_tried_first_and_is_enough(
@@ -115,3 +116,31 @@ def test_layers_are_given_back_only_when_there_is_time_for_it(project: Project) 
     report, _ = optimize(project.settings(recovery_budget=0))
     assert "find_remedy" not in {action for action, _ in project.faults.calls}
     assert not [name for name in rows(report) if "+" in name]
+
+
+def test_one_image_is_enough_to_compare_on(project: Project) -> None:
+    source = project.folder / "one"
+    source.mkdir()
+    make_image(source / "one.png")
+    report, _ = optimize(project.settings(data=None, images=source, shapes="auto"))
+    assert report.source.images == 1
+    assert rows(report)["null-same"].status == "OK"
+
+
+def test_images_of_many_shapes_are_tried_in_a_few_rectangles(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What changes nothing that is found is tried for what may still win, and runs as one."""
+    source = project.folder / "many"
+    source.mkdir()
+    for number, (height, width) in enumerate([(20, 60), (60, 20), (30, 30), (21, 64), (64, 21)]):
+        make_image(source / f"{number}.png", (height, width))
+    monkeypatch.setattr(search.Search, "_try", always_well(project))
+    report, run = optimize(project.settings(data=None, images=source, shapes="auto"))
+    mixed = [row for name, row in rows(report).items() if name.endswith("+own")]
+    assert mixed
+    for row in mixed:
+        artifact = read_artifact(run.folder / str(row.file))
+        assert artifact.manifest.rectangles
+        assert row.similarity_percent is not None
+        assert row.latency_ms is not None
