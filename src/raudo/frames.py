@@ -136,8 +136,15 @@ class Reader:
                 f"none of the {len(self.skipped)} images in {self._origin.path} can be read",
                 hint=next(iter(self.skipped.values()), "put images there"),
             )
+        if self._video is None or self.total is None:
+            return
+        damaged = self._video.damaged
+        if damaged:
+            self.skipped[str(self._origin.path)] = (
+                f"{damaged} of {self.total} frames are damaged, and were left out"
+            )
         # Headers may round the number of frames.
-        if self._video is not None and self.total is not None and frames < self.total * 0.98 - 1:
+        if frames + damaged < self.total * 0.98 - 1:
             self.skipped[str(self._origin.path)] = (
                 f"ended after {frames} of {self.total} frames: it is damaged or cut off"
             )

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 IMAGE_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
 VIDEO_SUFFIXES = frozenset({".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm"})
 MAX_FPS, MAX_FRAMES = 1000, 10**9  # beyond them a header tells nonsense
+MAX_MISSES = 16  # damaged frames in a row, before a video counts as cut off
 UNNAMED = "the image"
 """What errors call an image that is no file."""
 
@@ -238,6 +239,7 @@ class Video:
     Attributes:
         fps: Frames a second; None where the source does not tell.
         frames: Number of frames that its header promises; None where it does not tell.
+        damaged: Number of frames so far that could not be decoded, with others after them.
     """
 
     def __init__(self, capture: cv2.VideoCapture, source: str) -> None:
@@ -246,6 +248,7 @@ class Video:
         fps, frames = capture.get(cv2.CAP_PROP_FPS), capture.get(cv2.CAP_PROP_FRAME_COUNT)
         self.fps = fps if 0 < fps <= MAX_FPS else None
         self.frames = int(frames) if 0 < frames < MAX_FRAMES else None
+        self.damaged = 0
 
     def __iter__(self) -> Iterator[tuple[float, NDArray[np.uint8]]]:
         """Yield each frame's time in milliseconds and image, uint8 [height, width, 3], BGR.
@@ -259,9 +262,17 @@ class Video:
             raise DataError(
                 f"no frame in {self._source}", hint="it is damaged, cut off, or no video at all"
             )
+        read = 0
         while alive:
             yield self._capture.get(cv2.CAP_PROP_POS_MSEC), np.asarray(frame, np.uint8)
+            read += 1
             alive, frame = self._capture.read()
+            misses = 0
+            # After a frame that cannot be decoded, the next ones may be whole.
+            while not alive and misses < min(MAX_MISSES, (self.frames or 0) - read - self.damaged):
+                misses += 1
+                alive, frame = self._capture.read()
+            self.damaged += misses if alive else 0
 
     def close(self) -> None:
         """Release the file or the camera."""

@@ -182,6 +182,21 @@ def test_a_video_that_ends_early_is_kept_and_told(tmp_path: Path, detector: Dete
     assert len(list(images.read_video(tmp_path / "out.mp4"))) == summary.frames
 
 
+def test_damaged_frames_in_the_middle_are_left_out_and_counted(
+    tmp_path: Path, detector: Detector
+) -> None:
+    source = write_video(tmp_path / "v.avi", frames=20)
+    data = bytearray(source.read_bytes())
+    starts = [found.start() for found in re.finditer(b"00dc", data)]
+    for start in (starts[9], starts[10], starts[15]):
+        length = int.from_bytes(data[start + 4 : start + 8], "little")
+        data[start + 8 : start + 8 + length] = bytes(length)
+    source.write_bytes(data)
+    summary = detect.run(detector, source)
+    assert summary.frames == 17
+    assert summary.skipped[str(source)].startswith("3 of 20 frames are damaged")
+
+
 @pytest.mark.parametrize("content", [b"", b"no video"])
 def test_what_is_no_video_leaves_nothing(
     tmp_path: Path, detector: Detector, content: bytes
