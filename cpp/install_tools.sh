@@ -3,8 +3,8 @@
 # Elsewhere it names the packages and leaves the machine alone; the tests then skip what is missing.
 set -euo pipefail
 
-packages=(g++ make cmake libopencv-dev nlohmann-json3-dev libcli11-dev libgtest-dev
-    clang clang-tidy libclang-rt-dev)
+packages=(g++ make cmake pkg-config libopencv-dev libavformat-dev libswscale-dev
+    nlohmann-json3-dev libcli11-dev libgtest-dev clang clang-tidy libclang-rt-dev)
 headers=libonnxruntime-dev_1.21.0+dfsg-1_amd64.deb
 headers_sha256=14f7d959d5deacbcf1504830d4189f91fc67382b399ed9ae9d3aa9c4050ced08
 headers_to=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)/.venv/onnxruntime-dev

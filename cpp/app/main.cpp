@@ -3,10 +3,15 @@
 /// Exit codes, those of `raudo`: 0 done, 2 wrong usage or bad input, 130 interrupted.
 
 #include <CLI/CLI.hpp>
+#ifdef __GLIBC__
+#include <malloc.h>
+#endif
+
 #include <algorithm>
 #include <atomic>
 #include <chrono>
 #include <csignal>
+#include <cstdlib>
 #include <filesystem>
 #include <iostream>
 #include <limits>
@@ -35,6 +40,18 @@ constexpr int max_streams = 64;
 const Clock::time_point program_start = Clock::now();
 std::atomic<bool> interrupted{false};
 static_assert(std::atomic<bool>::is_always_lock_free, "a signal handler sets it");
+
+/// Where programs keep what they can make again (XDG Base Directory Specification).
+std::string cache_folder() {
+    for (const auto& [variable, below] : {std::pair{"XDG_CACHE_HOME", "raudo"},
+                                          std::pair{"HOME", ".cache/raudo"}}) {
+        const char* folder = std::getenv(variable);
+        if (folder != nullptr && *folder != '\0') {
+            return (fs::path(folder) / below).string();
+        }
+    }
+    return {};
+}
 
 struct Arguments {
     std::string engine, source, output, jsonl;
@@ -70,7 +87,9 @@ void declare(CLI::App& app, Arguments& to) {
     app.add_option("--max-frames", to.max_frames, "Stop after so many")
         ->check(CLI::Range(1L, std::numeric_limits<long>::max()));
     app.add_option("--cache", to.options.cache,
-                   "Folder where a runtime keeps what it compiled, to start faster next time");
+                   "Folder where a runtime keeps what it compiled, to start faster next time; '' "
+                   "keeps nothing")
+        ->capture_default_str();
     app.add_flag("--benchmark", to.benchmark, "Show how long each stage took");
     app.add_flag("--json", to.json, "Print JSON for machines");
     std::string built;
@@ -164,7 +183,7 @@ void run(Pipeline& pipeline, Outputs& outputs, bool benchmark, Summary& summary)
 
 Summary detect(Arguments given) {
     check_apart(given);
-    Source source(given.source);
+    Source source(given.source, interrupted);
     given.options.streams = streams_of(given.mode, source);
     const Detector detector(given.engine, given.options);
     Outputs outputs(given, source.fps(), detector.classes());
@@ -198,6 +217,7 @@ int fail(const std::string& message, const std::string& hint) {
 int main_checked(int count, char** words) {
     CLI::App app("Detects objects in a video, a camera or a stream.", "yolo_tensorrt_detector");
     Arguments given;
+    given.options.cache = cache_folder();
     declare(app, given);
     try {
         app.parse(count, words);
@@ -221,6 +241,9 @@ int main(int count, char** words) {
         std::signal(signal, [](int) { raudo::app::interrupted = true; });
     }
     cv::setNumThreads(1);  // the stages run side by side already
+#ifdef __GLIBC__
+    mallopt(M_ARENA_MAX, 1);  // the threads allocate little: arenas of their own would be waste
+#endif
     try {
         return raudo::app::main_checked(count, words);
     } catch (const raudo::Error& error) {

@@ -45,8 +45,8 @@ Image image_of(const cv::Mat& mat) {
 
 Pipeline::Pipeline(const Detector& detector, Source& source, int streams, long frames)
     : source_(source) {
-    // One frame for each stream, one being decoded, one prepared, one selected, and one to spare.
-    for (int i = 0; i < streams + 4; ++i) {
+    // One frame for each stream, one being decoded, one prepared and one selected.
+    for (int i = 0; i < streams + 3; ++i) {
         slots_.push_back(std::make_unique<Slot>(detector.make_job()));
         free_.push(slots_.back().get());
     }

@@ -1,9 +1,12 @@
 #pragma once
 
-#include <cstdint>
+#include <atomic>
+#include <chrono>
 #include <opencv2/core.hpp>
-#include <opencv2/videoio.hpp>
+#include <optional>
 #include <string>
+
+#include "decoder.hpp"
 
 namespace raudo::app {
 
@@ -18,10 +21,12 @@ struct Frame {
 /// The frames of a video file, of a camera (a number), or of a stream (an RTSP or HTTP address).
 class Source {
 public:
+    /// Args: stop, ends any waiting for a camera or a stream once it is true.
+    ///
     /// Throws Error: it is missing, or cannot be opened.
-    explicit Source(const std::string& name);
+    Source(const std::string& name, const std::atomic<bool>& stop);
 
-    /// Reads the next frame into `frame`; false at the end.
+    /// Reads the next frame into `frame`; false at the end, or once it was stopped.
     ///
     /// Throws Error: there is not one frame, or a camera or a stream stopped to give any.
     bool read(Frame& frame);
@@ -29,23 +34,21 @@ public:
     /// Frames a second that a video of them should have.
     double fps() const { return fps_; }
     /// Whether frames come as fast as they happen.
-    bool live() const { return live_; }
-    /// Frames that the header promises but that could not be decoded, once the end is reached.
+    bool live() const { return kind_ != Decoder::Kind::file; }
+    /// Frames that could not be decoded, or that the header promises but the file does not have.
     long skipped() const { return skipped_; }
     const std::string& name() const { return name_; }
 
 private:
-    bool read_whole(cv::Mat& image);
-
     std::string name_;
-    cv::VideoCapture capture_;
-    bool live_ = false;
-    bool camera_ = false;
+    const std::atomic<bool>& stop_;
+    Decoder::Kind kind_ = Decoder::Kind::file;
+    std::optional<Decoder> decoder_;
+    std::chrono::steady_clock::time_point opened_;
     double fps_ = 25;
     long promised_ = 0;
     long read_ = 0;
     long skipped_ = 0;
-    std::int64_t opened_ = 0;
 };
 
 }  // namespace raudo::app

@@ -9,7 +9,9 @@ namespace raudo::app {
 namespace {
 
 namespace fs = std::filesystem;
-using Json = nlohmann::json;
+using Json = nlohmann::ordered_json;
+
+constexpr auto incomplete = "not all frames could be written; is the disk full?";
 
 Error unwritable(const fs::path& path, const std::string& reason) {
     return {"cannot write " + path.string() + ": " + reason,
@@ -69,7 +71,7 @@ void JsonLines::write(const std::string& line) {
 VideoFile::VideoFile(fs::path path, double fps) : path_(std::move(path)), fps_(fps) {}
 
 VideoFile::~VideoFile() {
-    writer_.release();
+    encoder_.reset();
     std::error_code ignored;
     fs::remove(draft_, ignored);
 }
@@ -82,14 +84,14 @@ void VideoFile::open(cv::Size size) {
     draft_ = path_.parent_path() /
              ("." + std::to_string(std::random_device{}()) + "." + path_.filename().string());
     size_ = size;
-    const int code = cv::VideoWriter::fourcc('m', 'p', '4', 'v');
-    if (failed || !writer_.open(draft_.string(), cv::CAP_FFMPEG, code, fps_, size)) {
+    encoder_.emplace(draft_, fps_, size);
+    if (failed || !encoder_->is_open()) {
         throw unwritable(path_, "no video of " + size_text(size) + " can be made there");
     }
 }
 
 void VideoFile::write(const Frame& frame, const cv::Mat& drawn) {
-    if (frames_ == 0) {
+    if (!encoder_) {
         open(drawn.size());
     }
     if (drawn.size() != size_) {
@@ -97,25 +99,23 @@ void VideoFile::write(const Frame& frame, const cv::Mat& drawn) {
                         ", but the first is " + size_text(size_),
                     "a video keeps its size: write --jsonl only, or cut the source there");
     }
-    writer_.write(drawn);
-    ++frames_;
+    if (!encoder_->write(drawn)) {
+        throw unwritable(path_, incomplete);
+    }
 }
 
 void VideoFile::finish() {
-    if (frames_ == 0) {
+    if (!encoder_ || !encoder_->is_open()) {
         return;
     }
-    writer_.release();
-    // OpenCV does not tell whether writing failed.
-    cv::VideoCapture written(draft_.string(), cv::CAP_FFMPEG);
     std::error_code failed;
-    if (written.get(cv::CAP_PROP_FRAME_COUNT) >= static_cast<double>(frames_)) {
+    if (encoder_->finish()) {
         fs::rename(draft_, path_, failed);
     } else {
         failed = std::make_error_code(std::errc::no_space_on_device);
     }
     if (failed) {
-        throw unwritable(path_, "not all frames could be written; is the disk full?");
+        throw unwritable(path_, incomplete);
     }
 }
 

@@ -2,10 +2,12 @@
 
 #include <filesystem>
 #include <fstream>
-#include <opencv2/videoio.hpp>
+#include <opencv2/core.hpp>
+#include <optional>
 #include <string>
 #include <vector>
 
+#include "encoder.hpp"
 #include "raudo/detector.hpp"
 #include "source.hpp"
 
@@ -40,7 +42,7 @@ public:
     /// Throws Error: the file cannot be written, or the frame is not of the first one's size.
     void write(const Frame& frame, const cv::Mat& drawn);
 
-    /// Closes the file, checks that all frames are in it, and gives it its name. Throws Error.
+    /// Closes the file and gives it its name. Throws Error: the file cannot be written.
     void finish();
 
 private:
@@ -48,9 +50,8 @@ private:
 
     std::filesystem::path path_, draft_;
     double fps_;
-    cv::VideoWriter writer_;
+    std::optional<Encoder> encoder_;
     cv::Size size_;
-    long frames_ = 0;
 };
 
 }  // namespace raudo::app

@@ -1,8 +1,4 @@
-"""The C++ detector: builds, its own tests, and the same detections as in Python.
-
-Nothing is installed here; cpp/install_tools.sh tells what has to be. What is missing is skipped
-loudly.
-"""
+"""The C++ detector as people run it: the same detections as in Python, options, bad input."""
 
 from __future__ import annotations
 
@@ -20,47 +16,17 @@ import cv2
 import numpy as np
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
+from cpp_build import ROOT, cmake, tool
+
 VIDEO = ROOT / "samples" / "highway_960x540.mp4"
 MODEL = ROOT / "samples" / "model.pt"
 DATA = ROOT / "samples" / "coco-mini" / "data.yaml"
-NOT_INSTALLED = re.compile(r"Could not find a package.*?\"(\w+)\"|Could NOT find (\w+)", re.S)
+
 
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(sys.platform != "linux", reason="NO LINUX: the C++ detector goes untested"),
 ]
-
-
-def tool(name: str) -> str:
-    """Find a program; skip where it is not installed."""
-    found = shutil.which(name)
-    if found is None:
-        pytest.skip(f"NO {name}: the C++ detector goes untested (cpp/install_tools.sh)")
-    return found
-
-
-def cmake(source: Path, build: Path, *options: str) -> None:
-    """Configure and build; skip where a package is not installed."""
-    tool("c++")
-    # The tests' own Python has the runtimes.
-    environment = {**os.environ, "VIRTUAL_ENV": sys.prefix}
-    configured = subprocess.run(
-        [tool("cmake"), "-S", source, "-B", build, "-DRAUDO_WERROR=ON", *options],
-        capture_output=True,
-        text=True,
-        check=False,
-        env=environment,
-    )
-    if configured.returncode:
-        if missing := NOT_INSTALLED.search(configured.stderr):
-            name = missing[1] or missing[2]
-            pytest.skip(f"NO {name}: the C++ detector goes untested (cpp/install_tools.sh)")
-        pytest.fail(configured.stdout + configured.stderr)
-    built = subprocess.run(
-        [tool("cmake"), "--build", build, "-j2"], capture_output=True, text=True, check=False
-    )
-    assert built.returncode == 0, built.stdout + built.stderr
 
 
 @pytest.fixture(scope="session")
@@ -71,19 +37,12 @@ def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return build / "yolo_tensorrt_detector"
 
 
-@pytest.fixture(scope="session")
-def sanitized(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A build for debugging with the unit tests, under AddressSanitizer and UBSan."""
-    build = tmp_path_factory.mktemp("sanitized")
-    cmake(
-        ROOT / "cpp",
-        build,
-        "-DCMAKE_BUILD_TYPE=Debug",
-        "-DRAUDO_BUILD_TESTS=ON",
-        "-DRAUDO_SANITIZE=address,undefined",
-        "-DCMAKE_EXPORT_COMPILE_COMMANDS=ON",
-    )
-    return build
+@pytest.fixture(scope="session", autouse=True)
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where runtimes keep what they compiled, instead of the user's own folder."""
+    folder = tmp_path_factory.mktemp("cache")
+    os.environ["XDG_CACHE_HOME"] = str(folder)
+    return folder
 
 
 @pytest.fixture(scope="session")
@@ -135,36 +94,6 @@ def refused(program: Path, *arguments: str | Path) -> str:
 
 def lines_of(file: Path) -> list[dict[str, object]]:
     return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
-
-
-def test_unit_tests_pass_under_sanitizers(sanitized: Path) -> None:
-    ended = subprocess.run(
-        [tool("ctest"), "--test-dir", sanitized, "-j2", "--output-on-failure"],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert ended.returncode == 0, ended.stdout
-    assert int(re.findall(r"out of (\d+)", ended.stdout)[-1]) > 60
-
-
-def test_clang_tidy_finds_nothing(sanitized: Path) -> None:
-    ended = subprocess.run(
-        [tool("run-clang-tidy"), "-quiet", "-j2", "-p", str(sanitized), "/cpp/(src|app)/"],
-        capture_output=True,
-        text=True,
-        check=False,
-        cwd=ROOT / "cpp",
-    )
-    assert ended.returncode == 0, ended.stdout
-
-
-def test_the_cuda_kernel_compiles(tmp_path: Path) -> None:
-    source = ROOT / "cpp" / "src" / "backends" / "letterbox.cu"
-    include = ROOT / "cpp" / "include"
-    command = [tool("nvcc"), "-std=c++17", "-Werror", "all-warnings", "-I", include, "-c", source]
-    subprocess.run([*command, "-o", tmp_path / "kernel.o"], check=True)
-    assert (tmp_path / "kernel.o").stat().st_size > 0
 
 
 @pytest.mark.parametrize("backend", ["openvino", "onnxruntime"])
@@ -316,10 +245,34 @@ def test_damaged_frames_are_skipped_and_counted(
     length = int.from_bytes(data[starts[9] + 4 : starts[9] + 8], "little")
     data[starts[9] + 8 : starts[9] + 8 + length] = b"\x00" * length
     damaged.write_bytes(data)
-    ended = detect(program, engine, damaged, "--json")
+    ours, theirs = tmp_path / "cpp.jsonl", tmp_path / "python.jsonl"
+    ended = detect(program, engine, damaged, "--json", "--jsonl", ours)
     assert ended.returncode == 0, ended.stderr
     summary = json.loads(ended.stdout)
     assert (summary["frames"], summary["skipped"]) == (19, 1)
+    raudo("detect", str(engine), str(damaged), "--jsonl", str(theirs))
+    assert ours.read_text() == theirs.read_text()
+
+
+def test_what_openvino_compiled_is_kept_and_made_again_when_damaged(
+    program: Path, engines: dict[str, Path], tmp_path: Path
+) -> None:
+    if "openvino" not in engines:
+        pytest.skip("NO openvino FOR C++: it goes untested")
+    kept, lines = tmp_path / "kept", []
+    for turn in range(3):
+        jsonl = tmp_path / f"{turn}.jsonl"
+        options = ("--max-frames", "3", "--cache", kept, "--jsonl", jsonl)
+        ended = detect(program, engines["openvino"], VIDEO, *options)
+        assert ended.returncode == 0, ended.stderr
+        lines.append(jsonl.read_text())
+        (blob,) = kept.iterdir()
+        size = blob.stat().st_size
+        if turn == 1:
+            with blob.open("rb+") as stream:
+                stream.truncate(size // 2)
+    assert lines[0] == lines[1] == lines[2]
+    assert size > 100_000
 
 
 def test_outputs_that_cannot_be_written_are_refused(
