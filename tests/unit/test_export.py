@@ -27,7 +27,8 @@ def export(project: Project, *words: str) -> Any:
 
 
 def made(project: Project) -> set[str]:
-    return {file.name for file in (project.folder / "made").iterdir()}
+    folder = project.folder / "made"
+    return {file.name for file in folder.iterdir()} if folder.exists() else set()
 
 
 @pytest.fixture
