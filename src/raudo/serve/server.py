@@ -125,12 +125,14 @@ def deafen(door: socket.socket) -> None:
     """Let no new connection begin, where the system can; those that began are still accepted.
 
     A socket that is closed at once resets the connections that wait for it, requests and all. The
-    filter (see `man 7 socket`, SO_ATTACH_FILTER) drops every packet that comes for a new one.
+    filter (see `man 7 socket`, SO_ATTACH_FILTER) drops every packet that comes for a new one. Some
+    systems let only root set one: what comes in the very moment of the end is reset there.
     """
     if sys.platform == "linux":
         drop = ctypes.create_string_buffer(struct.pack("@HBBI", BPF_RETURN, 0, 0, 0))
         program = struct.pack("@HP", 1, ctypes.addressof(drop))
-        door.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, program)
+        with contextlib.suppress(PermissionError):
+            door.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, program)
 
 
 class Server:
