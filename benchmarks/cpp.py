@@ -1,16 +1,17 @@
 """The C++ detector against `raudo detect`: whole processes, in turns, on the same engine and video.
 
-usage: python benchmarks/cpp.py PROGRAM ENGINE VIDEO [--rounds N]
+usage: python benchmarks/cpp.py PROGRAM ENGINE VIDEO [--rounds N] [--json]
 
 Each round runs both in each mode, and both for one frame alone, which tells the time from start to
-first detection (`--cache` lets the C++ detector keep what its runtime compiles).
-Frames per second are frames by the wall time of the whole process; the ratios are medians of the
-rounds' own ratios, so that what else the machine does meets both sides.
+first detection: once with what the runtime compiled at an earlier start, as by default, and once
+without. Speed is that of the whole process; ratios are of processes of the same round, so that what
+else the machine does meets both sides. Memory is the most that a process had resident.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import statistics
 import subprocess
 import sys
@@ -21,7 +22,12 @@ from pathlib import Path
 
 import psutil
 
+from rows import Row, ratio_interval, show
+
 POLL_SECONDS = 0.005
+SPEED_GOALS = {"throughput": 1.15, "latency": 1.2}
+MEMORY_GOAL = 2.5  # times less than Python
+START_SECONDS = 0.5
 
 
 @dataclass(frozen=True)
@@ -61,43 +67,62 @@ def commands(program: str, engine: str, video: str, folder: Path) -> dict[str, l
             found[f"{side}_{mode}"] = [*command, engine, video, "--mode", mode, "--jsonl", lines]
     for side, command in sides.items():
         found[f"{side}_first"] = [*command, engine, video, "--max-frames", "1"]
-    cached = [*found["cpp_first"], "--cache", str(folder / "cache")]
-    return {**found, "cpp_first_cached": cached}
+    return {**found, "cpp_first_uncached": [*found["cpp_first"], "--cache", ""]}
 
 
-def ratio(rounds: list[dict[str, Ran]], slow: str, fast: str) -> str:
-    """Return the median, lowest and highest of the rounds' ratios of wall times."""
-    found = [r[slow].seconds / r[fast].seconds for r in rounds]
-    return f"{statistics.median(found):.2f}x [{min(found):.2f}, {max(found):.2f}]"
+def compare(rounds: list[dict[str, Ran]], lines: dict[str, list[str]]) -> list[Row]:
+    """Return one row for each goal."""
+
+    def seconds(name: str) -> list[float]:
+        return [r[name].seconds for r in rounds]
+
+    def megabytes(name: str) -> list[float]:
+        return [r[name].peak_bytes / 1e6 for r in rounds]
+
+    rows = []
+    for mode, goal in SPEED_GOALS.items():
+        python, cpp = f"python_{mode}", f"cpp_{mode}"
+        frames = len(lines[cpp])
+        fps = {name: frames / statistics.median(seconds(name)) for name in (python, cpp)}
+        same = sum(a == b for a, b in zip(lines[python], lines[cpp], strict=True))
+        extra: dict[str, float | str] = {
+            "python_fps": fps[python],
+            "cpp_fps": fps[cpp],
+            "same_lines": f"{same}/{frames}",
+        }
+        speed = ratio_interval(seconds(python), seconds(cpp))
+        rows.append(Row(f"cpp: {mode}", *speed, goal=goal, extra=extra))
+        sizes = {f"{n}_mb": statistics.median(megabytes(n)) for n in (python, cpp)}
+        memory = ratio_interval(megabytes(python), megabytes(cpp))
+        rows.append(Row(f"cpp: memory, {mode}", *memory, goal=MEMORY_GOAL, extra=sizes))
+    python_start = statistics.median(seconds("python_first"))
+    for name in ("cpp_first", "cpp_first_uncached"):
+        found = seconds(name)
+        start = ratio_interval([START_SECONDS] * len(found), found)
+        times = {"seconds": statistics.median(found), "python_seconds": python_start}
+        case = f"{name}: {START_SECONDS} s by start to first detection"
+        rows.append(Row(case, *start, goal=1.0, extra=times))
+    return rows
 
 
 def main() -> None:
-    """Run the rounds and print what they say."""
+    """Run the rounds and show what they say."""
     parser = argparse.ArgumentParser(description="The C++ detector against raudo detect.")
     parser.add_argument("program")
     parser.add_argument("engine")
     parser.add_argument("video")
     parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--json", action="store_true")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
+        os.environ["XDG_CACHE_HOME"] = str(folder / "cache")
         todo = commands(given.program, given.engine, given.video, folder)
         for command in todo.values():  # once unmeasured: files come into the system's cache
             run(command)
         rounds = [{n: run(c) for n, c in todo.items()} for _ in range(given.rounds)]
         lines = {file.stem: file.read_text().splitlines() for file in folder.glob("*.jsonl")}
-    frames = len(lines["python_latency"])
-    for name in todo:
-        seconds = statistics.median(r[name].seconds for r in rounds)
-        peak = statistics.median(r[name].peak_bytes for r in rounds) / 1e6
-        speed = f"{frames / seconds:7.1f} FPS" if name in lines else " " * 11
-        print(f"{name:18} {seconds:6.2f} s {speed} {peak:6.0f} MB at most")
-    for mode in ("throughput", "latency"):
-        python, cpp = f"python_{mode}", f"cpp_{mode}"
-        same = sum(a == b for a, b in zip(lines[python], lines[cpp], strict=True))
-        print(f"{mode}: {ratio(rounds, python, cpp)}, {same} of {frames} lines are the same")
-        share = statistics.median(r[cpp].peak_bytes / r[python].peak_bytes for r in rounds)
-        print(f"{mode}: peak memory {share:.0%} of Python's")
+    show(compare(rounds, lines), given.json)
 
 
 if __name__ == "__main__":
