@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 from collections.abc import Callable
@@ -26,6 +27,12 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 # Two processes of tests share the cores: what waits in one must not spin in the way of the other.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 TINY_SIDE, TINY_CELL = 64, 16
+
+
+@pytest.fixture(autouse=True)
+def log_reaches_pytest(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let each test see what raudo logs: a run before it keeps the log to its own file."""
+    monkeypatch.setattr(logging.getLogger("raudo"), "propagate", True)
 
 
 @pytest.fixture(scope="session")

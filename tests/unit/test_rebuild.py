@@ -91,7 +91,10 @@ def test_the_model_beside_the_engine_comes_first_and_has_to_be_the_same(
         rebuilding(engine, asked(engine))
 
 
-def test_a_model_that_is_nowhere(engine: Path, tmp_path: Path) -> None:
+def test_a_model_that_is_nowhere(
+    engine: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)  # a model.pt in the current folder would be found
     (tmp_path / "model.pt").unlink()
     with pytest.raises(SourceError, match=r"model\.pt, which .* was made from, is not here"):
         rebuilding(engine, asked(engine))
