@@ -10,9 +10,9 @@ from raudo import discover
 from raudo.checkpoint import ZIP_MAGIC, PickleScan, scan_checkpoint
 from raudo.errors import MissingDependencyError, SourceError, UsageError
 from raudo.families.base import Evidence
+from raudo.graphs.surgery import inputs_of, shape_of
 from raudo.imports import disallowed
 from raudo.records import MAX_SIDE
-from raudo.surgery import inputs_of, shape_of
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -1,7 +1,7 @@
 """LiteRT (TensorFlow Lite) on the CPU: FP32 and INT8, from TFLite files.
 
 The input is uint8 [1, height, width, 3] inside of the graph. Making a file needs neither
-TensorFlow nor PyTorch: `raudo.channels_last` translates the ONNX graph, and Google's AI Edge
+TensorFlow nor PyTorch: `raudo.graphs.channels_last` translates the ONNX graph, and Google's AI Edge
 Quantizer, a small Python package, makes it INT8.
 """
 
@@ -50,9 +50,9 @@ class TfliteGraph:
         from ai_edge_quantizer import calibrator, quantizer, recipe
         from ai_edge_quantizer.qtyping import TFLOperationName
 
-        from raudo.channels_last import DECODING
+        from raudo.graphs.channels_last import DECODING
+        from raudo.graphs.tflite import SIGNATURE
         from raudo.machine import available_threads
-        from raudo.tflite import SIGNATURE
 
         steps = quantizer.Quantizer(self.content, recipe.static_wi8_ai8())
         steps.update_quantization_recipe(
@@ -104,8 +104,8 @@ class LiteRt(Backend):
         import onnx
         from ai_edge_litert import schema_py_generated
 
-        from raudo.channels_last import Translator
-        from raudo.fold import fold
+        from raudo.graphs.channels_last import Translator
+        from raudo.graphs.fold import fold
 
         return TfliteGraph(Translator(fold(onnx.load(path)), schema_py_generated).translate())
 
@@ -122,7 +122,7 @@ class LiteRtEngine(Engine):
     """One interpreter for each thread that runs it; an interpreter takes one image at a time."""
 
     def __init__(self, artifact: Artifact, resources: Resources) -> None:
-        from raudo.tflite import IDENTIFIER
+        from raudo.graphs.tflite import IDENTIFIER
 
         super().__init__(artifact.manifest.spec)
         self._content = artifact.path.read_bytes()
@@ -186,7 +186,7 @@ class _Session:
     def __init__(self, content: bytes, threads: int) -> None:
         from ai_edge_litert.interpreter import Interpreter
 
-        from raudo.tflite import SIGNATURE
+        from raudo.graphs.tflite import SIGNATURE
 
         self._interpreter = Interpreter(model_content=content, num_threads=threads)
         self._interpreter.allocate_tensors()

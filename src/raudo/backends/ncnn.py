@@ -171,7 +171,7 @@ def _sums_as_means(model: onnx.ModelProto) -> None:
     import numpy as np
     from onnx import helper, numpy_helper
 
-    from raudo.fold import fold
+    from raudo.graphs.fold import fold
 
     graph = fold(model)
     for place, node in reversed(list(enumerate(model.graph.node))):

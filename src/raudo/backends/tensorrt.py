@@ -12,14 +12,14 @@ import importlib.util
 import queue
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from raudo import cuda
 from raudo.backends.base import PROFILED_RUNS, Backend, Engine, Made, Outputs, Resources, Variant
 from raudo.errors import EngineError, MissingDependencyError, RaudoError
-from raudo.gpu_build import Build, TimingCache
-from raudo.gpu_lane import Lane, audit_layers, layer_precision
-from raudo.gpu_toolkit import Toolkit
+from raudo.gpu import cuda
+from raudo.gpu.build import Build, TimingCache
+from raudo.gpu.lane import Lane, audit_layers, layer_precision
+from raudo.gpu.toolkit import Toolkit
+from raudo.graphs.surgery import cast_first
 from raudo.records import NodeProfile, PrecisionAudit
-from raudo.surgery import cast_first
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -21,8 +21,8 @@ from pydantic import ValidationError
 from raudo.classes import default_names
 from raudo.errors import SourceError, UsageError
 from raudo.families.base import SPEC_KEY, Evidence, Family, Model
+from raudo.graphs.surgery import FLOAT, FLOAT16, INT64, Graph, cells, fix_shapes, inputs_of
 from raudo.records import Letterbox, Spec
-from raudo.surgery import FLOAT, FLOAT16, INT64, Graph, cells, fix_shapes, inputs_of
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from raudo.graphs.surgery import FLOAT, FLOAT16
 from raudo.passes.base import PLAIN, Pass, QuantizationSettings
-from raudo.surgery import FLOAT, FLOAT16
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import onnx
     from numpy.typing import NDArray
 
-    from raudo.fold import StaticGraph
+    from raudo.graphs.fold import StaticGraph
     from raudo.records import Precision
 
 LARGEST = 65504.0
@@ -47,7 +47,7 @@ class Fp16(Pass):
         del calibration, settings
         import onnx
 
-        from raudo.fold import fold
+        from raudo.graphs.fold import fold
 
         copy = onnx.ModelProto()
         copy.CopyFrom(graph)

@@ -62,7 +62,7 @@ class Int8(Pass):
             advanced_parameters=_advanced(settings),
         )
         if settings.grid == "symmetric" and _is_onnx(quantized):
-            from raudo import qdq
+            from raudo.graphs import qdq
 
             qdq.for_gpu(quantized)
         return quantized

@@ -12,12 +12,14 @@ import numpy as np
 import pytest
 
 import fake_gpu
-from raudo import cuda, discover, gpu_build
+from raudo import discover
 from raudo.backends.base import Resources
 from raudo.build import build, precision_problem
 from raudo.errors import EngineError, MissingDependencyError, SourceError
-from raudo.gpu_lane import audit_layers, read_layers
-from raudo.gpu_toolkit import Toolkit
+from raudo.gpu import build as gpu_build
+from raudo.gpu import cuda
+from raudo.gpu.lane import audit_layers, read_layers
+from raudo.gpu.toolkit import Toolkit
 from raudo.machine import describe
 from raudo.plan import Plan, obstacle
 from raudo.records import Artifact, Manifest

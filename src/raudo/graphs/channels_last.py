@@ -1,6 +1,6 @@
 """Translates ONNX graphs, where images have their channels second, to TFLite, where they are last.
 
-Operators: https://onnx.ai/onnx/operators/ and the schema that `raudo.tflite` names.
+Operators: https://onnx.ai/onnx/operators/ and the schema that `raudo.graphs.tflite` names.
 """
 
 from __future__ import annotations
@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from raudo.errors import SourceError
-from raudo.tflite import Stored, TfliteFile
+from raudo.graphs.tflite import Stored, TfliteFile
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from raudo.fold import Node, StaticGraph
+    from raudo.graphs.fold import Node, StaticGraph
 
 DECODING = "decoding/"
 """Prefix of the tensors from the last convolutions to the outputs."""

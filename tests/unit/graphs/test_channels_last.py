@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from raudo.errors import SourceError
-from raudo.fold import fold
+from raudo.graphs.fold import fold
 
 if TYPE_CHECKING:
     import onnx
@@ -187,7 +187,7 @@ def translate(model: onnx.ModelProto) -> bytes:
     pytest.importorskip("ai_edge_litert", reason="NO LITERT: pip install 'raudo[litert]'")
     from ai_edge_litert import schema_py_generated
 
-    from raudo.channels_last import Translator
+    from raudo.graphs.channels_last import Translator
 
     return Translator(fold(model), schema_py_generated).translate()
 

@@ -10,8 +10,8 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from raudo import cuda
 from raudo.errors import EngineError, SourceError, UsageError
+from raudo.gpu import cuda
 from raudo.records import PrecisionAudit
 from raudo.workspace import replacing
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from raudo.backends.base import Variant
-    from raudo.gpu_toolkit import Toolkit
+    from raudo.gpu.toolkit import Toolkit
 
 log = logging.getLogger(__name__)
 

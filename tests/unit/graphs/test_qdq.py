@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from raudo import discover, qdq
+from raudo import discover
+from raudo.graphs import qdq
 from raudo.passes.base import QuantizationSettings
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from raudo.surgery import INT8, UINT8
+from raudo.graphs.surgery import INT8, UINT8
 
 if TYPE_CHECKING:
     import onnx

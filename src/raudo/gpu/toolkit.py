@@ -1,6 +1,6 @@
 """NVIDIA's library for inference, as it is found: what differs between its flavours and versions.
 
-`backends/tensorrt.py` finds the module; `gpu_build.py` and `gpu_lane.py` work with any of them.
+`backends/tensorrt.py` finds the module; `build.py` and `lane.py` work with any of them.
 """
 
 from __future__ import annotations

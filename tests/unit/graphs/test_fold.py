@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from raudo.fold import Node, StaticGraph, fold
+from raudo.graphs.fold import Node, StaticGraph, fold
 
 if TYPE_CHECKING:
     from pathlib import Path

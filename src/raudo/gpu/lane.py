@@ -6,16 +6,16 @@ import json
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
-from raudo import cuda
 from raudo.backends.base import Outputs
 from raudo.errors import EngineError, RaudoError
+from raudo.gpu import cuda
 from raudo.records import PrecisionAudit
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from raudo.gpu_toolkit import Toolkit
+    from raudo.gpu.toolkit import Toolkit
 
 DTYPES = {"FLOAT": "float32", "INT32": "int32", "INT64": "int64", "UINT8": "uint8"}
 """Data types of tensors -> NumPy's; `nptype` of 8.5 needs a NumPy before 1.24."""

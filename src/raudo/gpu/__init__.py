@@ -1,0 +1,1 @@
+"""NVIDIA GPUs without PyTorch: memory and graphs, the inference library built with and run."""

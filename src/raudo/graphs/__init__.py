@@ -1,0 +1,1 @@
+"""ONNX graphs: edited, folded for translation, written as other formats."""
