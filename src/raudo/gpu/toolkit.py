@@ -11,6 +11,8 @@ from typing import Any
 
 log = logging.getLogger(__name__)
 
+LOGGER = "raudo_logger"
+
 
 @dataclass(frozen=True)
 class Toolkit:
@@ -53,29 +55,40 @@ class Toolkit:
         return tuple(name.lower() for name in members if name.startswith("SM"))
 
     def logger(self) -> Any:
-        """Make a logger that keeps errors, and passes everything on to Python's."""
-        base = self.module.ILogger
-        severity = base.Severity
-        levels = {
-            severity.INTERNAL_ERROR: logging.ERROR,
-            severity.ERROR: logging.ERROR,
-            severity.WARNING: logging.WARNING,
-            severity.INFO: logging.INFO,
-        }
+        """Return the process's one logger, its errors forgotten.
 
-        class Logger(base):  # type: ignore[misc,valid-type]  # known once the module is loaded
-            def __init__(self) -> None:
-                base.__init__(self)
-                self.errors: list[str] = []
+        A second one would not be heard. Worse, the library says so while it holds a lock, and if
+        Python then collects another of its objects as garbage, that waits for this lock for ever.
+        """
+        kept = vars(self.module)
+        if LOGGER not in kept:
+            kept[LOGGER] = _make_logger(self.module.ILogger)
+        kept[LOGGER].errors.clear()
+        return kept[LOGGER]
 
-            def log(self, level: Any, text: str) -> None:
-                grade = levels.get(level, logging.DEBUG)
-                log.log(logging.DEBUG if grade == logging.INFO else grade, "%s", text)
-                if grade == logging.ERROR:
-                    self.errors.append(text)
 
-            def reason(self) -> str:
-                text = self.errors[-1] if self.errors else "it does not say why"
-                return text.strip().partition("\n")[0]
+def _make_logger(base: Any) -> Any:
+    """Make a logger that keeps errors, and passes everything on to Python's."""
+    severity = base.Severity
+    levels = {
+        severity.INTERNAL_ERROR: logging.ERROR,
+        severity.ERROR: logging.ERROR,
+        severity.WARNING: logging.WARNING,
+    }
 
-        return Logger()
+    class Logger(base):  # type: ignore[misc]  # known once the module is loaded
+        def __init__(self) -> None:
+            base.__init__(self)
+            self.errors: list[str] = []
+
+        def log(self, level: Any, text: str) -> None:
+            grade = levels.get(level, logging.DEBUG)
+            log.log(grade, "%s", text)
+            if grade == logging.ERROR:
+                self.errors.append(text)
+
+        def reason(self) -> str:
+            text = self.errors[-1] if self.errors else "it does not say why"
+            return text.strip().partition("\n")[0]
+
+    return Logger()

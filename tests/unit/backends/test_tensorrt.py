@@ -122,6 +122,19 @@ def test_full_precision_and_tf32_differ_in_what_they_allow(
     assert started.audit().found == {precision: 2}
 
 
+def test_one_logger_hears_all_that_live_at_once(
+    rtx: Toolkit, caplog: pytest.LogCaptureFixture
+) -> None:
+    runtime = rtx.module.Runtime(rtx.logger())
+    builder = rtx.module.Builder(rtx.logger())
+    assert builder
+    assert "differs from one already registered" not in caplog.text
+    heard = rtx.logger()
+    assert runtime.deserialize_cuda_engine(b"no engine") is None
+    assert "readHeader" in heard.errors[0]
+    assert rtx.logger().reason() == "it does not say why"
+
+
 def test_an_operator_that_is_not_supported_is_named_with_its_node(
     rtx: Toolkit, tiny_onnx: Path, tmp_path: Path
 ) -> None:
