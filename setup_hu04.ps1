@@ -66,7 +66,7 @@ if ($Test) {
     Invoke-InVenv ruff check .
     Invoke-InVenv ruff format --check .
     Invoke-InVenv mypy
-    Invoke-InVenv pytest -n 2 --dist loadfile --no-loadscope-reorder
+    Invoke-InVenv pytest -n 2 --dist loadfile --no-loadscope-reorder --max-worker-restart 0
 } elseif ($Demo) {
     Invoke-InVenv raudo optimize samples\model.pt --data samples\coco-mini\data.yaml
 } else {

@@ -95,6 +95,6 @@ case "$command" in
     --lint) lint ;;
     --test)
         cpp/install_tools.sh && tests/install_tools.sh && lint &&
-            .venv/bin/pytest -n 2 --dist loadfile --no-loadscope-reorder "$@"
+            .venv/bin/pytest -n 2 --dist loadfile --no-loadscope-reorder --max-worker-restart 0 "$@"
         ;;
 esac

@@ -31,8 +31,13 @@ TINY_SIDE, TINY_CELL = 64, 16
 
 @pytest.fixture(autouse=True)
 def log_reaches_pytest(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let each test see what raudo logs: a run before it keeps the log to its own file."""
-    monkeypatch.setattr(logging.getLogger("raudo"), "propagate", True)
+    """Let each test see what raudo logs.
+
+    A run before it keeps the log to its own file, and libraries change what the root lets through.
+    """
+    logger = logging.getLogger("raudo")
+    monkeypatch.setattr(logger, "propagate", True)
+    logger.setLevel(logging.INFO)
 
 
 @pytest.fixture(scope="session")
