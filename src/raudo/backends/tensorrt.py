@@ -18,7 +18,6 @@ from raudo.gpu import cuda
 from raudo.gpu.build import Build, TimingCache
 from raudo.gpu.lane import Lane, audit_layers, layer_precision
 from raudo.gpu.toolkit import Toolkit
-from raudo.graphs.surgery import cast_first
 from raudo.records import NodeProfile, PrecisionAudit
 
 if TYPE_CHECKING:
@@ -110,12 +109,10 @@ class TensorRt(Backend):
         return f"no kind of GPU that it knows: {', '.join(unknown)} (known: {', '.join(known)})"
 
     def read_graph(self, path: Path) -> Any:
-        """Read a contract ONNX file; of bytes, TensorRT takes nothing but a cast."""
+        """See `Backend.read_graph`."""
         import onnx
 
-        graph = onnx.load(str(path))
-        cast_first(graph)
-        return graph
+        return onnx.load(str(path))
 
     def make(self, graph: Any, path: Path, variant: Variant, gpus: tuple[str, ...] = ()) -> Made:
         """Build an engine; see `Backend.make`."""

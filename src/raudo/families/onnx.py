@@ -261,12 +261,15 @@ def _obey(
 def _prepare(graph: Graph, layout: Layout) -> None:
     """uint8 [batch, height, width, 3], BGR, becomes what the graph takes."""
     name = graph.source.name
-    planes = graph.node("Transpose", ["images"], perm=[0, 3, 1, 2])
-    if layout.kind == "objectness" or graph.fold_pixels():
-        graph.node("Cast", [planes], name, to=graph.element)
+    folded = layout.kind == "objectness" or graph.fold_pixels()
+    # Of bytes, TensorRT takes nothing but a cast.
+    pixels = graph.node("Cast", ["images"], to=graph.element if folded else FLOAT)
+    if folded:
+        graph.node("Transpose", [pixels], name, perm=[0, 3, 1, 2])
         return
+    planes = graph.node("Transpose", [pixels], perm=[0, 3, 1, 2])
     rgb = graph.node("Gather", [planes, graph.constant([2, 1, 0], "int64")], axis=1)
-    scaled = graph.node("Div", [graph.node("Cast", [rgb], to=FLOAT), graph.constant(255)])
+    scaled = graph.node("Div", [rgb, graph.constant(255)])
     graph.node("Cast", [scaled], name, to=graph.element)
 
 

@@ -207,7 +207,8 @@ def _fold_preparation(network: nn.Module) -> bool:
 
 
 def _pixels(module: Any, images: torch.Tensor) -> torch.Tensor:
-    pixels = images.permute(0, 3, 1, 2).to(next(module.network.parameters()).dtype)
+    dtype = next(module.network.parameters()).dtype
+    pixels = images.to(dtype).permute(0, 3, 1, 2)  # of bytes, TensorRT takes nothing but a cast
     return pixels if module.folded else pixels.flip(1) / 255
 
 

@@ -162,7 +162,8 @@ def _detect(module: Any, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tens
     """Map uint8 [batch, height, width, 3] to boxes and scores, as the engine contract has it."""
     import torch
 
-    pixels = images.permute(0, 3, 1, 2).to(module.backbone.stem[0].weight.dtype)
+    dtype = module.backbone.stem[0].weight.dtype
+    pixels = images.to(dtype).permute(0, 3, 1, 2)  # of bytes, TensorRT takes nothing but a cast
     features = module.neck(module.backbone(pixels))
     distances, objectness, classes = module.head(features)
     distances = distances.float()

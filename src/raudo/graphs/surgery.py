@@ -113,28 +113,6 @@ def _free_reshapes(model: onnx.ModelProto) -> None:
             target.CopyFrom(numpy_helper.from_array(sides, target.name))
 
 
-def cast_first(model: onnx.ModelProto) -> None:
-    """Let the images become floats before anything else, for runtimes that only cast bytes.
-
-    The type is that of the first cast there is, so that whole numbers up to 255 stay exact.
-
-    Args:
-        model: A graph that obeys the engine contract; it is changed.
-    """
-    from onnx import helper
-
-    graph = model.graph
-    images, pixels = graph.input[0].name, f"{_ADDED}pixels"
-    casts = [a.i for node in graph.node if node.op_type == "Cast" for a in node.attribute]
-    to = next((kind for kind in casts if kind in (FLOAT, FLOAT16)), FLOAT)
-    for node in graph.node:
-        for place, name in enumerate(node.input):
-            if name == images:
-                node.input[place] = pixels
-    graph.node.insert(0, helper.make_node("Cast", [images], [pixels], name=pixels, to=to))
-    graph.ClearField("value_info")
-
-
 class Graph:
     """A graph with one input and one output, to which nodes are added before and after.
 
