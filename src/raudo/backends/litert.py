@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from raudo.backends.base import Backend, Engine, Outputs, Resources, Variant
 from raudo.errors import EngineError
-from raudo.records import PrecisionAudit
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -27,7 +26,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from typing_extensions import Self
 
-    from raudo.records import Artifact, Machine, Target
+    from raudo.records import Artifact, Machine, PrecisionAudit, Target
 
 COMPUTE = frozenset({"CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "BATCH_MATMUL"})
 CALIBRATION_IMAGES = 64
@@ -161,6 +160,8 @@ class LiteRtEngine(Engine):
         tensors.
         """
         from ai_edge_litert import schema_py_generated as schema
+
+        from raudo.records import PrecisionAudit
 
         operators = _numbers(schema.BuiltinOperator)
         types = _numbers(schema.TensorType)

@@ -18,14 +18,13 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from raudo.backends.base import Backend, Engine, Outputs, Resources, Variant
 from raudo.errors import EngineError, SourceError
-from raudo.records import PrecisionAudit
 
 if TYPE_CHECKING:
     import numpy as np
     import onnx
     from numpy.typing import NDArray
 
-    from raudo.records import Artifact, Machine, Target
+    from raudo.records import Artifact, Machine, PrecisionAudit, Target
 
 COMPUTE = frozenset(
     {"Convolution", "ConvolutionDepthWise", "Deconvolution", "InnerProduct", "Gemm", "MatMul"}
@@ -144,6 +143,8 @@ class NcnnEngine(Engine):
 
     def audit(self) -> PrecisionAudit:
         """Count the computing layers by the lowest precision that they support and may use."""
+        from raudo.records import PrecisionAudit
+
         found: Counter[str] = Counter()
         for layer in self._net.layers():
             if layer.type in COMPUTE:

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 from raudo.backends.base import Backend, Engine, Outputs
 from raudo.errors import EngineError
-from raudo.records import PrecisionAudit
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -21,7 +20,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from raudo.backends.base import Resources
-    from raudo.records import Artifact, Spec
+    from raudo.records import Artifact, PrecisionAudit, Spec
 
 ANCHORS_PER_OBJECT = 8
 """Anchors that a detector without NMS in its graph typically lets fire on one object."""
@@ -90,6 +89,8 @@ class NullEngine(Engine):
 
     def audit(self) -> PrecisionAudit:
         """Tell that nothing is executed."""
+        from raudo.records import PrecisionAudit
+
         return PrecisionAudit(note="canned outputs: nothing is executed")
 
 

@@ -29,13 +29,12 @@ from raudo.backends.base import (
     Variant,
 )
 from raudo.errors import EngineError
-from raudo.records import NodeProfile, PrecisionAudit
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from raudo.records import Artifact, Machine, Target
+    from raudo.records import Artifact, Machine, NodeProfile, PrecisionAudit, Target
 
 PRECISION_NAMES = {
     "float": "fp32",
@@ -171,6 +170,8 @@ class CpuEngine(Engine):
         """Profile one run: which node ran where, and on which type of tensors."""
         import numpy as np
 
+        from raudo.records import PrecisionAudit
+
         found: Counter[str] = Counter()
         providers: Counter[str] = Counter()
         shape = (self._audited_batch(), self.spec.height, self.spec.width, 3)
@@ -186,6 +187,8 @@ class CpuEngine(Engine):
 
     def profile(self, images: NDArray[np.uint8]) -> tuple[NodeProfile, ...]:
         """Time each node; see `Engine.profile`."""
+        from raudo.records import NodeProfile
+
         nodes: dict[str, NodeProfile] = {}
         for event in self._trace(images, PROFILED_RUNS):
             name, taken = event["name"].removesuffix("_kernel_time"), event["dur"] / 1e3

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from raudo.backends.base import PROFILED_RUNS, Backend, Engine, Outputs, Resources, Variant
 from raudo.errors import EngineError
-from raudo.records import NodeProfile, PrecisionAudit
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -17,7 +16,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from raudo.records import Artifact, Machine, Target
+    from raudo.records import Artifact, Machine, NodeProfile, PrecisionAudit, Target
 
 HINTS = {"fp32": "f32", "bf16": "bf16"}
 PRECISION_NAMES = {"f32": "fp32", "bf16": "bf16", "f16": "fp16", "u8": "int8", "i8": "int8"}
@@ -175,6 +174,8 @@ class OpenVinoEngine(Engine):
 
     def audit(self) -> PrecisionAudit:
         """Count the computing nodes of the runtime's own graph by their precision."""
+        from raudo.records import PrecisionAudit
+
         found: Counter[str] = Counter()
         for node in self._compiled.get_runtime_model().get_ops():
             info = node.get_rt_info()
@@ -185,6 +186,8 @@ class OpenVinoEngine(Engine):
 
     def profile(self, images: NDArray[np.uint8]) -> tuple[NodeProfile, ...]:
         """Time each node; see `Engine.profile`."""
+        from raudo.records import NodeProfile
+
         request = self._recompile().create_infer_request()
         request.set_input_tensor(0, self._tensor(images, shared_memory=True))
         times: dict[str, list[float]] = {}

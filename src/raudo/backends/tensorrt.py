@@ -15,10 +15,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from raudo.backends.base import PROFILED_RUNS, Backend, Engine, Made, Outputs, Resources, Variant
 from raudo.errors import EngineError, MissingDependencyError, RaudoError
 from raudo.gpu import cuda
-from raudo.gpu.build import Build, TimingCache
 from raudo.gpu.lane import Lane, audit_layers, layer_precision
 from raudo.gpu.toolkit import Toolkit
-from raudo.records import NodeProfile, PrecisionAudit
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -26,7 +24,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from raudo.records import Artifact, Machine, Target
+    from raudo.records import Artifact, Machine, NodeProfile, PrecisionAudit, Target
 
 FULL, RTX = "TensorRT", "TensorRT-RTX"
 FLAVOURS = {"tensorrt": FULL, "tensorrt_rtx": RTX, "tensorrt_rtx_bindings": RTX}
@@ -133,6 +131,8 @@ class TensorRt(Backend):
             SourceError: TensorRT lacks an operator of the graph.
             EngineError: It cannot build, for instance for want of memory.
         """
+        from raudo.gpu.build import Build, TimingCache
+
         toolkit = _load(RTX) if gpus else _load(FULL, RTX)
         kinds = {"compute_capability": ", ".join(map(_capability, gpus))}
         machine = {"runtime": toolkit.title, **(kinds if gpus else cuda.describe())}
@@ -216,6 +216,8 @@ class TensorRtEngine(Engine):
 
     def profile(self, images: NDArray[np.uint8]) -> tuple[NodeProfile, ...]:
         """Time each layer; see `Engine.profile`."""
+        from raudo.records import NodeProfile
+
         lane = self._lane()
         try:
             told = {layer["Name"]: layer for layer in lane.layers()}

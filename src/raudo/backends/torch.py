@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from raudo.backends.base import Backend, Engine, Outputs, Resources, Variant
 from raudo.errors import EngineError
-from raudo.records import PrecisionAudit
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,7 +24,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from raudo.records import Artifact, Machine, Target
+    from raudo.records import Artifact, Machine, PrecisionAudit, Target
 
 BF16_HARDWARE = frozenset({"AVX-512 BF16", "AMX BF16", "NEON BF16"})
 CUDA_LIBRARIES = ("libtorch_cuda.so", "torch_cuda.dll")
@@ -151,6 +150,8 @@ class TorchEngine(Engine):
     def audit(self) -> PrecisionAudit:
         """Count the convolutions and matrix products of one run by the type of their result."""
         import torch
+
+        from raudo.records import PrecisionAudit
 
         found: Counter[str] = Counter()
         providers: Counter[str] = Counter()

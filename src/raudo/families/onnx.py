@@ -16,18 +16,17 @@ import ast
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import ValidationError
-
 from raudo.classes import default_names
 from raudo.errors import SourceError, UsageError
 from raudo.families.base import SPEC_KEY, Evidence, Family, Model
 from raudo.graphs.surgery import FLOAT, FLOAT16, INT64, Graph, cells, fix_shapes, inputs_of
-from raudo.records import Letterbox, Spec
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     import onnx
+
+    from raudo.records import Letterbox, Spec
 
 STRIDES = ((8, 16, 32), (4, 8, 16, 32), (8, 16, 32, 64))
 OBJECTNESS_NMS_IOU = 0.65
@@ -80,6 +79,8 @@ class Onnx(Family):
 
     def load(self, evidence: Evidence, size: tuple[int, int] | None) -> Model:
         """See `Family.load`."""
+        from raudo.records import Spec
+
         model = _read(evidence)
         metadata = {prop.key: prop.value for prop in model.metadata_props}
         if SPEC_KEY in metadata:
@@ -121,6 +122,10 @@ def _read(evidence: Evidence) -> onnx.ModelProto:
 def _own(
     evidence: Evidence, model: onnx.ModelProto, text: str, size: tuple[int, int] | None
 ) -> Model:
+    from pydantic import ValidationError
+
+    from raudo.records import Spec
+
     try:
         spec = Spec.model_validate_json(text)
     except ValidationError as error:
@@ -231,6 +236,8 @@ def find_layout(
 
 
 def _letterbox(layout: Layout) -> Letterbox:
+    from raudo.records import Letterbox
+
     if layout.kind == "objectness":
         return Letterbox(placement="top_left", rounding="floor")
     return Letterbox(placement="stretch" if layout.kind == "queries" else "center")

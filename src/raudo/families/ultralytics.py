@@ -17,13 +17,14 @@ from typing import TYPE_CHECKING, Any
 
 from raudo.errors import MissingDependencyError, SourceError, UsageError
 from raudo.families.base import Evidence, Family, Model, TorchModel, torch_module
-from raudo.records import Letterbox, Spec
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     import torch
     from torch import nn
+
+    from raudo.records import Spec
 
 _TASKS = "ultralytics.nn.tasks."
 _DETECTORS = ("Detection", "World", "YOLOE")
@@ -61,6 +62,8 @@ class Ultralytics(Family):
 
     def load(self, evidence: Evidence, size: tuple[int, int] | None) -> Model:
         """See `Family.load`."""
+        from raudo.records import Letterbox, Spec
+
         _refuse_other_tasks(evidence)
         with _package():
             predictor = _predictor(evidence, size)

@@ -14,7 +14,6 @@ from raudo.checkpoint import import_torch, load_checkpoint
 from raudo.classes import default_names
 from raudo.errors import SourceError, UsageError
 from raudo.families.base import Evidence, Family, Model, TorchModel, torch_module
-from raudo.records import Letterbox, Spec
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -117,6 +116,8 @@ def find_weights(content: Any) -> Weights | None:
 
 
 def _build(weights: Weights, size: tuple[int, int] | None) -> TorchModel:
+    from raudo.records import Letterbox, Spec
+
     classes = weights.tensor("head.cls_preds.0.weight").shape[0]
     if size is None:
         small = weights.tensor(_STEM).shape[0] in SMALL_STEMS

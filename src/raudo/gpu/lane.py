@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 from raudo.backends.base import Outputs
 from raudo.errors import EngineError, RaudoError
 from raudo.gpu import cuda
-from raudo.records import PrecisionAudit
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
     from raudo.gpu.toolkit import Toolkit
+    from raudo.records import PrecisionAudit
 
 DTYPES = {"FLOAT": "float32", "INT32": "int32", "INT64": "int64", "UINT8": "uint8"}
 """Data types of tensors -> NumPy's; `nptype` of 8.5 needs a NumPy before 1.24."""
@@ -176,6 +176,8 @@ def read_layers(text: str) -> list[dict[str, Any]]:
 
 def audit_layers(layers: list[dict[str, Any]]) -> PrecisionAudit:
     """Count the layers that compute most by the precision of what they read."""
+    from raudo.records import PrecisionAudit
+
     found = Counter(layer_precision(layer) for layer in layers if _is_heavy(layer))
     known = {precision: count for precision, count in found.items() if precision}
     return PrecisionAudit(
