@@ -125,6 +125,15 @@ def find_library(stem: str) -> str | None:
     return ctypes.util.find_library(stem)
 
 
+def cache_folder() -> Path:
+    """Return the folder for what can be made again, as the system has it for this user."""
+    if sys.platform == "win32":
+        base = Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
+    else:
+        base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return base / "raudo"
+
+
 def available_threads() -> int:
     """Return the number of CPU cores that this process may use."""
     try:

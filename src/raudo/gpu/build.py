@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import logging
-import os
 import re
-import sys
 from collections import Counter
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from raudo.errors import EngineError, SourceError, UsageError
 from raudo.gpu import cuda
+from raudo.machine import cache_folder
 from raudo.records import PrecisionAudit
 from raudo.workspace import replacing
 
@@ -63,15 +61,6 @@ class TimingCache:
                 draft.write_bytes(self._cache.serialize())
         except UsageError as error:
             log.warning("the timing cache is not kept: %s", error.message)
-
-
-def cache_folder() -> Path:
-    """Return the folder for what can be made again, as the system has it for this user."""
-    if sys.platform == "win32":
-        base = Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
-    else:
-        base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return base / "raudo"
 
 
 class Build:
