@@ -115,12 +115,29 @@ def read_manifest(engine: Path) -> Manifest:
             f"{engine} has no manifest {beside.name} beside it",
             hint="copy it along with the engine, or make both with 'raudo export'",
         )
+    return read_record(
+        beside, Manifest, "a manifest", hint="make the engine again with 'raudo export'"
+    )
+
+
+def read_record(path: Path, kind: type[R], what: str, hint: str) -> R:
+    """Read a record that was written as JSON.
+
+    Args:
+        path: The file.
+        kind: What it holds.
+        what: How people call that, with its article.
+        hint: What to do about a file that holds something else.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        EngineError: It holds something else, or what another version wrote.
+    """
     try:
-        return Manifest.model_validate_json(beside.read_bytes())
+        return kind.model_validate_json(path.read_bytes())
     except ValidationError as error:
         raise EngineError(
-            f"{beside} is not a manifest that this raudo reads: {first_problem(error)}",
-            hint="make the engine again with 'raudo export'",
+            f"{path} is not {what} that this raudo reads: {first_problem(error)}", hint=hint
         ) from error
 
 
@@ -289,16 +306,13 @@ def read_report(run: Run) -> Report:
         EngineError: The run has no report, or none that this raudo reads.
     """
     try:
-        return Report.model_validate_json(run.report.read_bytes())
+        return read_record(
+            run.report, Report, "a report", hint="make the run again with 'raudo optimize'"
+        )
     except FileNotFoundError as error:
         raise EngineError(
             f"{run.folder} has no report yet",
             hint=f"finish it: raudo optimize --resume --name {run.folder.name}",
-        ) from error
-    except ValidationError as error:
-        raise EngineError(
-            f"{run.report} is not a report that this raudo reads: {first_problem(error)}",
-            hint="make the run again with 'raudo optimize'",
         ) from error
 
 

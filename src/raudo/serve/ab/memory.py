@@ -6,11 +6,9 @@ import logging
 import time
 from typing import TYPE_CHECKING
 
-from pydantic import ValidationError
-
-from raudo.errors import EngineError, UsageError
+from raudo.errors import UsageError
 from raudo.serve.ab.records import Experiment
-from raudo.workspace import first_problem, write_text
+from raudo.workspace import read_record, write_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -76,10 +74,5 @@ def read(path: Path) -> Experiment:
     Raises:
         EngineError: It is damaged.
     """
-    try:
-        return Experiment.model_validate_json(path.read_bytes())
-    except ValidationError as error:
-        raise EngineError(
-            f"{path} is not an A/B state that this raudo reads: {first_problem(error)}",
-            hint="remove it, and the experiment starts afresh",
-        ) from error
+    hint = "remove it, and the experiment starts afresh"
+    return read_record(path, Experiment, "an A/B state", hint)
