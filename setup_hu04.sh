@@ -94,6 +94,8 @@ case "$command" in
     --demo) .venv/bin/raudo optimize samples/model.pt --data samples/coco-mini/data.yaml ;;
     --lint) lint ;;
     --test)
+        # The tests start hundreds of processes: without bytecode each would compile raudo again.
+        unset PYTHONDONTWRITEBYTECODE
         cpp/install_tools.sh && tests/install_tools.sh && lint &&
             .venv/bin/pytest -n 2 --dist loadfile --no-loadscope-reorder --max-worker-restart 0 "$@"
         ;;
