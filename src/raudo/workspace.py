@@ -169,10 +169,11 @@ def _is_file_of(folder: Path, name: str, digest: str) -> bool:
 
 
 def first_problem(error: ValidationError) -> str:
-    """Return the first problem of a validation in one line."""
+    """Return the first problem of a validation in one line, whatever its fields are called."""
     problem = error.errors()[0]
     where = ".".join(str(part) for part in problem["loc"])
-    return f"{where}: {problem['msg']}" if where else str(problem["msg"])
+    text = f"{where}: {problem['msg']}" if where else str(problem["msg"])
+    return "".join(letter if letter.isprintable() else " " for letter in text)
 
 
 @dataclass(frozen=True)

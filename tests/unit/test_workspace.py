@@ -193,6 +193,14 @@ def test_manifests_of_another_kind_name_what_is_wrong(
     assert "\n" not in caught.value.message
 
 
+def test_a_field_with_a_line_in_its_name_is_refused_in_one_line(tmp_path: Path) -> None:
+    artifact = make_engine(tmp_path)
+    file = manifest_path(artifact.path)
+    file.write_text(json.dumps(json.loads(file.read_bytes()) | {"a\n\x1b[2Jb": 1}))
+    with pytest.raises(EngineError, match=r"a  \[2Jb: Extra inputs"):
+        read_artifact(artifact.path)
+
+
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
