@@ -11,7 +11,7 @@ import logging
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from raudo.passes.base import PLAIN, Pass, QuantizationSettings, SelfQuantizing
-from raudo.quantizers import restored
+from raudo.quantizers import MOVERS, restored
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
@@ -128,11 +128,13 @@ def _prediction_nodes(graph: Any) -> set[str]:
 
 
 def _decodes(nodes: Any, convolution: Any) -> bool:
-    """Tell whether a convolution belongs to decoding: DFL's weighted sum has one channel out.
+    """Tell whether a convolution belongs to decoding: DFL's weighted sum is one of a softmax.
 
-    Distribution focal loss: arXiv 2006.04388.
+    Distribution focal loss: arXiv 2006.04388. A layer that predicts objectness has one channel
+    out, too, but no softmax before it.
     """
     return any(
-        len(edge.tensor_shape) == 4 and edge.tensor_shape[1] == 1
-        for edge in nodes.get_output_edges(convolution)
+        before.node_type.lower() == "softmax"
+        or (before.node_type in MOVERS and _decodes(nodes, before))
+        for before in nodes.get_previous_nodes(convolution)
     )
