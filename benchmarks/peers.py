@@ -37,7 +37,7 @@ ASSETS = Path(os.environ.get("RAUDO_ASSETS", ROOT.parent / "shared" / "assets"))
 BCCD = ASSETS / "datasets" / "bccd"
 RAUDO = (sys.executable, "-m", "raudo.cli")
 MODELS = ("yolo11n_bccd", "yolo26n_bccd")
-SQUARE, WIDE, FOUR_THIRDS = (640, 640), (384, 640), (480, 640)
+SQUARE, WIDE, FOUR_THIRDS = (640, 640), (384, 640), (512, 640)
 PROTOCOL_TOLERANCE = 0.002
 EAGER_GOAL, SAMPLE_GOAL, VALIDATE_GOAL = 6.0, 1.5, 1.5
 
