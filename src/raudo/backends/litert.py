@@ -8,8 +8,10 @@ Quantizer, a small Python package, makes it INT8.
 from __future__ import annotations
 
 import contextlib
+import copy
 import importlib.util
 import io
+import re
 import threading
 from collections import Counter
 from dataclasses import dataclass
@@ -19,14 +21,14 @@ from raudo.backends.base import Backend, Engine, Outputs, Resources, Variant
 from raudo.errors import EngineError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Iterator, Mapping, Sequence
     from pathlib import Path
 
     import numpy as np
     from numpy.typing import NDArray
-    from typing_extensions import Self
 
-    from raudo.records import Artifact, Machine, PrecisionAudit, Target
+    from raudo.passes.base import QuantizationSettings
+    from raudo.records import Artifact, Machine, PrecisionAudit, Ranges, Target
 
 COMPUTE = frozenset({"CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "BATCH_MATMUL"})
 CALIBRATION_IMAGES = 64
@@ -36,38 +38,121 @@ PRECISION_NAMES = {"FLOAT32": "fp32", "FLOAT16": "fp16", "INT8": "int8"}
 
 @dataclass(frozen=True)
 class TfliteGraph:
-    """The content of a TFLite file, which quantizes itself."""
+    """The content of a TFLite file, which quantizes itself.
+
+    Attributes:
+        content: Of the file.
+        origin: What it was quantized from; None for what is not quantized.
+    """
 
     content: bytes
+    origin: Origin | None = None
+    methods: ClassVar[tuple[Ranges, ...]] = ("mean",)
 
-    def quantize(self, calibration: Sequence[NDArray[np.uint8]]) -> Self:
+    def layers(self) -> tuple[str, ...]:
+        """Return the convolutions and products before the decoding, by the names of layers."""
+        from raudo.graphs.fold import DECODING, OF_LAYER
+
+        found = dict.fromkeys(
+            name.partition(OF_LAYER)[0]
+            for kind, name in _operators(self.content)
+            if kind in COMPUTE and not name.startswith(DECODING)
+        )
+        return tuple(found)
+
+    def quantize(
+        self, calibration: Sequence[NDArray[np.uint8]], settings: QuantizationSettings
+    ) -> TfliteGraph:
         """Return the graph in INT8, weights by channel; the decoding stays in float.
 
         Args:
             calibration: Prepared images, each uint8 [1, height, width, 3]; the first few are used.
-        """
-        from ai_edge_quantizer import calibrator, quantizer, recipe
-        from ai_edge_quantizer.qtyping import TFLOperationName
+            settings: How to quantize; a layer that is kept keeps its activation, too.
 
-        from raudo.graphs.channels_last import DECODING
+        Raises:
+            EngineError: The quantizer has no such method.
+        """
+        from ai_edge_quantizer import calibrator
+
         from raudo.graphs.tflite import SIGNATURE
         from raudo.machine import available_threads
 
-        steps = quantizer.Quantizer(self.content, recipe.static_wi8_ai8())
-        steps.update_quantization_recipe(
-            regex=f"^{DECODING}",
-            operation_name=TFLOperationName.ALL_SUPPORTED,
-            algorithm_key=recipe.AlgorithmName.NO_QUANTIZE,
-        )
+        if settings.ranges not in self.methods:
+            raise EngineError(
+                f"AI Edge Quantizer does not find ranges by '{settings.ranges}'",
+                hint=f"it knows {', '.join(self.methods)}",
+            )
         samples = {SIGNATURE: [{"images": images} for images in calibration[:CALIBRATION_IMAGES]]}
-        with contextlib.redirect_stderr(io.StringIO()), contextlib.redirect_stdout(io.StringIO()):
-            ranges = steps.calibrate(
+        with _silent():
+            ranges = _quantizer(self.content, ()).calibrate(
                 samples,
                 num_threads=available_threads(),
                 mode=calibrator.CalibrationMode.CALIBRATION_PROFILER_BASED,
             )
-            quantized = steps.quantize(ranges).quantized_model
-        return type(self)(bytes(quantized))
+        return _quantized(Origin(self.content, ranges), settings.keep)
+
+    def restore(self, layers: Collection[str]) -> TfliteGraph:
+        """Return the graph quantized by the same ranges, but for some layers."""
+        return self if self.origin is None else _quantized(self.origin, layers)
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What a graph was quantized from.
+
+    Attributes:
+        content: The file in float.
+        ranges: Of its tensors, as AI Edge Quantizer found them.
+    """
+
+    content: bytes
+    ranges: Mapping[str, Any]
+
+
+def _quantized(origin: Origin, keep: Collection[str]) -> TfliteGraph:
+    with _silent():
+        made = _quantizer(origin.content, keep).quantize(copy.deepcopy(origin.ranges))
+    return TfliteGraph(bytes(made.quantized_model), origin)
+
+
+def _quantizer(content: bytes, keep: Collection[str]) -> Any:
+    """Return a quantizer that leaves the decoding and some layers alone."""
+    from ai_edge_quantizer import quantizer, recipe
+    from ai_edge_quantizer.qtyping import TFLOperationName
+
+    from raudo.graphs.fold import DECODING, OF_LAYER
+
+    steps = quantizer.Quantizer(content, recipe.static_wi8_ai8())
+    for beginning in (DECODING, *(layer + OF_LAYER for layer in keep)):
+        steps.update_quantization_recipe(
+            regex=f"^{re.escape(beginning)}",
+            operation_name=TFLOperationName.ALL_SUPPORTED,
+            algorithm_key=recipe.AlgorithmName.NO_QUANTIZE,
+        )
+    return steps
+
+
+@contextlib.contextmanager
+def _silent() -> Iterator[None]:
+    """Keep the quantizer from printing how it goes on."""
+    with contextlib.redirect_stderr(io.StringIO()), contextlib.redirect_stdout(io.StringIO()):
+        yield
+
+
+def _operators(content: bytes) -> list[tuple[str, str]]:
+    """Return the kind of each operator of a file, and the name of its first output."""
+    from ai_edge_litert import schema_py_generated as schema
+
+    kinds = _numbers(schema.BuiltinOperator)
+    model = schema.ModelT.InitFromPackedBuf(content, 0)
+    return [
+        (
+            kinds[model.operatorCodes[operator.opcodeIndex].builtinCode],
+            graph.tensors[operator.outputs[0]].name.decode(),
+        )
+        for graph in model.subgraphs
+        for operator in graph.operators
+    ]
 
 
 class LiteRt(Backend):

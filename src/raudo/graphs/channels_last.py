@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from raudo.errors import SourceError
+from raudo.graphs.fold import DECODING
 from raudo.graphs.tflite import Stored, TfliteFile
 
 if TYPE_CHECKING:
@@ -17,8 +18,6 @@ if TYPE_CHECKING:
 
     from raudo.graphs.fold import Node, StaticGraph
 
-DECODING = "decoding/"
-"""Prefix of the tensors from the last convolutions to the outputs."""
 FLOATS = (1, 10)
 """Element types (onnx.proto, TensorProto.DataType): float and float16, stored as float."""
 LAST, FIRST = (0, 2, 3, 1), (0, 3, 1, 2)
@@ -63,13 +62,13 @@ class Translator:
         Raises:
             SourceError: An operator has no translation.
         """
-        graph, decoding = self._graph, self._graph.decoding()
+        graph, scopes = self._graph, self._graph.scopes()
         for name in graph.inputs:
             self._file.scope = name
             self._values[name] = self._file.tensor(graph.shapes[name], np.uint8)
         for node in graph.nodes:
             output = node.outputs[0]
-            self._file.scope = (DECODING if output in decoding else "") + output
+            self._file.scope = scopes[output]
             results = self._handler(node)(node)
             self._values.update(zip(node.outputs, results, strict=False))
         self._file.scope = DECODING

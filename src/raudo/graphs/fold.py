@@ -13,6 +13,11 @@ if TYPE_CHECKING:
     import onnx
     from numpy.typing import NDArray
 
+DECODING = "decoding/"
+"""What the scopes of the values from the last convolutions to the outputs begin with."""
+OF_LAYER = "|"
+"""Ends the name of a layer, which the scopes of its values begin with."""
+LAYERS = frozenset({"Conv", "Gemm", "MatMul"})
 MOVES = frozenset({"Cast", "Identity", "Reshape", "Transpose"})
 
 
@@ -54,6 +59,33 @@ class StaticGraph:
     def makers(self) -> dict[str, Node]:
         """Return the node that makes each value."""
         return {name: node for node in self.nodes for name in node.outputs}
+
+    def scopes(self) -> dict[str, str]:
+        """Return a name for what each node makes, that tells its layer, or that it decodes."""
+        decoding, layers = self.decoding(), self._layers()
+        outputs = [node.outputs[0] for node in self.nodes]
+        return {
+            name: (DECODING if name in decoding else layers.get(name, "") + OF_LAYER) + name
+            for name in outputs
+        }
+
+    def _layers(self) -> dict[str, str]:
+        """Return the layer of each value, by the name of the layer's own output.
+
+        That is the last convolution or product that it depends on; values before all of them have
+        none. An activation belongs to the layer before it.
+        """
+        found: dict[str, str] = {}
+        places: dict[str, int] = {}
+        for place, node in enumerate(self.nodes):
+            before = [found[name] for name in node.inputs if name in found]
+            if node.operator in LAYERS:
+                before = [node.outputs[0]]
+                places[node.outputs[0]] = place
+            if before:
+                last = max(before, key=places.__getitem__)
+                found.update(dict.fromkeys(node.outputs, last))
+        return found
 
     def decoding(self) -> set[str]:
         """Return the values from the last convolutions, theirs included, to the outputs.

@@ -22,12 +22,25 @@ if TYPE_CHECKING:
 class SelfQuantizing(Protocol):
     """A graph object that quantizes itself: no general tool knows its format."""
 
-    def quantize(self, calibration: Sequence[NDArray[np.uint8]]) -> Any:
+    @property
+    def methods(self) -> tuple[Ranges, ...]:
+        """What `QuantizationSettings.ranges` may be."""
+
+    def layers(self) -> tuple[str, ...]:
+        """Return the layers that can be kept from quantization; see `Pass.layers`."""
+
+    def quantize(
+        self, calibration: Sequence[NDArray[np.uint8]], settings: QuantizationSettings
+    ) -> Any:
         """Return the graph in INT8, its decoding in float.
 
         Args:
             calibration: Prepared images, each uint8 [1, height, width, 3].
+            settings: How to quantize; `keep` are some of `layers`, `ranges` one of `methods`.
         """
+
+    def restore(self, layers: Collection[str]) -> Any:
+        """Return a quantized graph in which layers have their precision back."""
 
 
 Grid = Literal["offset", "symmetric"]
@@ -94,6 +107,13 @@ class Pass(ABC):
             calibration: Prepared images, each uint8 [1, height, width, 3].
             settings: How to quantize.
         """
+
+    def methods(self, graph: Any) -> tuple[Ranges, ...]:
+        """Return what `QuantizationSettings.ranges` may be for a graph."""
+        del graph
+        from raudo.records import RANGES
+
+        return RANGES
 
     def layers(self, graph: Any) -> tuple[str, ...]:
         """Return the layers that `apply` would quantize and that can be kept from it, in order.

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from raudo.records import Precision
+    from raudo.records import Precision, Ranges
 
 CONVOLUTIONS = frozenset({"Conv", "Convolution", "GroupConvolution", "conv2d"})
 PRODUCTS = frozenset({"MatMul", "Gemm", "linear", "matmul"})
@@ -47,7 +47,7 @@ class Int8(Pass):
         """Return the quantized graph; see `Pass.apply`."""
         images = calibration[: settings.images]
         if isinstance(graph, SelfQuantizing):
-            return graph.quantize(images)
+            return graph.quantize(images, settings)
         import nncf
 
         nncf.set_log_level(logging.ERROR)  # it tells of every node that it leaves alone
@@ -67,10 +67,14 @@ class Int8(Pass):
             qdq.for_gpu(quantized)
         return quantized
 
+    def methods(self, graph: Any) -> tuple[Ranges, ...]:
+        """See `Pass.methods`."""
+        return graph.methods if isinstance(graph, SelfQuantizing) else super().methods(graph)
+
     def layers(self, graph: Any) -> tuple[str, ...]:
         """Return the convolutions and products that `apply` would quantize; see `Pass.layers`."""
         if isinstance(graph, SelfQuantizing):
-            return ()
+            return graph.layers()
         from nncf.common.factory import build_graph
 
         kept = _prediction_nodes(graph)
@@ -84,6 +88,8 @@ class Int8(Pass):
 
     def restore(self, graph: Any, exact: Any, layers: Collection[str]) -> Any:
         """See `Pass.restore`."""
+        if isinstance(graph, SelfQuantizing):
+            return graph.restore(layers)
         return restored(graph, exact, layers)
 
 

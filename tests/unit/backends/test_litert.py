@@ -11,6 +11,7 @@ from raudo.backends.base import Resources
 from raudo.backends.litert import LiteRt
 from raudo.build import build, record_audit
 from raudo.errors import EngineError
+from raudo.passes.base import PLAIN, QuantizationSettings
 from raudo.plan import Plan
 
 if TYPE_CHECKING:
@@ -54,6 +55,42 @@ def test_int8_keeps_the_decoding_in_float(real_model: Any, tmp_path: Path) -> No
     first = engine.read_bytes()
     build(Plan("litert", INT8), *arguments, real_model.calibration)
     assert engine.read_bytes() == first
+
+
+def test_a_layer_that_is_kept_keeps_its_activation_and_is_recorded(
+    real_model: Any, tmp_path: Path
+) -> None:
+    pytest.importorskip("ai_edge_quantizer", reason="NO QUANTIZER: 'raudo[litert-export]'")
+    pytest.importorskip("nncf", reason="NO NNCF: the INT8 pass asks for it")
+    layers = LiteRt().read_graph(real_model.onnx).layers()
+    assert len(layers) == 104  # without the nine that predict
+    plan = Plan("litert", INT8, keep=layers[:3])
+    engine = plan.engine_file(tmp_path)
+    arguments = (real_model.file, real_model.info, real_model.onnx, engine)
+    artifact = build(plan, *arguments, real_model.calibration)
+    assert artifact.manifest.kept_layers == layers[:3]
+    with LiteRt().open(artifact, Resources()) as opened:
+        assert opened.audit().found == {"int8": 101, "fp32": 12}
+        found, expected = opened.run(real_model.frames[0]), real_model.expected[0]
+    sure = expected.scores.max(axis=2) > 0.5
+    assert np.abs(found.boxes - expected.boxes)[sure].mean() < 4
+
+
+def test_restoring_layers_is_what_keeping_them_makes(real_model: Any) -> None:
+    pytest.importorskip("ai_edge_quantizer", reason="NO QUANTIZER: 'raudo[litert-export]'")
+    graph = LiteRt().read_graph(real_model.onnx)
+    first, *others = graph.layers()
+    whole = graph.quantize(real_model.frames, PLAIN)
+    kept = graph.quantize(real_model.frames, QuantizationSettings(keep=(first,)))
+    assert whole.restore((first,)).content == kept.content
+    assert whole.restore(()).content == whole.content != kept.content
+    assert kept.restore(others).content != kept.content
+
+
+def test_a_method_that_the_quantizer_does_not_have_is_no_other_one(real_model: Any) -> None:
+    graph = LiteRt().read_graph(real_model.onnx)
+    with pytest.raises(EngineError, match="does not find ranges by 'quantile'"):
+        graph.quantize(real_model.frames, QuantizationSettings(ranges="quantile"))
 
 
 def test_a_file_of_another_model_is_refused(real_model: Any, tmp_path: Path) -> None:

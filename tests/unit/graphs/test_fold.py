@@ -33,6 +33,31 @@ def test_the_decoding_starts_at_the_last_convolution(graph: StaticGraph) -> None
     assert {"cells", "rows", "scores", "best", "grown", "boxes"} == decoding
 
 
+def test_an_activation_and_a_sum_belong_to_the_last_layer_before_them() -> None:
+    graph = StaticGraph(
+        ("images",),
+        ("boxes",),
+        [
+            Node("Cast", ("images",), ("x",), {"to": 1}),
+            Node("Conv", ("x", "w"), ("one",), {}),
+            Node("Sigmoid", ("one",), ("gate",), {}),
+            Node("Mul", ("one", "gate"), ("active",), {}),
+            Node("Conv", ("active", "w"), ("two",), {}),
+            Node("Add", ("two", "active"), ("sum",), {}),
+            Node("Conv", ("sum", "w"), ("boxes",), {}),
+        ],
+    )
+    assert graph.scopes() == {
+        "x": "|x",
+        "one": "one|one",
+        "gate": "one|gate",
+        "active": "one|active",
+        "two": "two|two",
+        "sum": "two|sum",
+        "boxes": "decoding/boxes",
+    }
+
+
 def test_a_convolution_of_a_softmax_decodes() -> None:
     graph = StaticGraph(
         ("images",),
