@@ -36,7 +36,6 @@ from raudo.benchmark import (
     time_rounds,
 )
 from raudo.build import (
-    CalibrationSet,
     ModelFile,
     ModelInfo,
     build,
@@ -46,9 +45,9 @@ from raudo.build import (
     precision_problem,
     write_onnx,
 )
+from raudo.data import CalibrationSet, calibration_set
 from raudo.errors import RaudoError
 from raudo.evaluate import PROBED_IMAGES, Evaluation
-from raudo.inputs import calibration_set
 from raudo.machine import available_threads, describe
 from raudo.plan import NO_GPU, Plan, all_plans, baseline_plan
 from raudo.scoring import Scorer

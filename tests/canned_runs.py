@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     import pytest
     from typing_extensions import Self
 
-    from raudo.build import CalibrationSet, ModelFile
+    from raudo.build import ModelFile
+    from raudo.data import CalibrationSet
     from raudo.plan import Plan
 
 CLASSES = ("cat", "dog")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,9 +25,10 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from raudo.data import CalibrationSet
     from raudo.families.base import Model
     from raudo.plan import Plan
-    from raudo.records import Calibration, Precision, PrecisionAudit, Spec
+    from raudo.records import Precision, PrecisionAudit, Spec
 
 
 @dataclass(frozen=True)
@@ -62,14 +63,6 @@ class ModelInfo:
     spec: Spec
     has_module: bool
     sha256: str
-
-
-@dataclass(frozen=True)
-class CalibrationSet:
-    """The images to calibrate on, and their record for the manifest."""
-
-    files: tuple[Path, ...]
-    record: Calibration
 
 
 def inspect_model(file: ModelFile) -> ModelInfo:
@@ -185,7 +178,9 @@ def _whole(
             source=file.path.name,
             source_sha256=info.sha256,
             files_sha256={f.name: sha256(f) for f in files},
-            calibration=calibration.record if calibration and calibrates else None,
+            calibration=calibration.some(plan.images).record
+            if calibration and calibrates
+            else None,
             ranges=plan.ranges,
             kept_layers=plan.keep,
             audit=made.audit,
@@ -214,7 +209,8 @@ def make_graph(plan: Plan, spec: Spec, onnx: Path, calibration: CalibrationSet |
     graph = backend.read_graph(onnx)
     if quantizer:
         quantizer.require()
-        images = _prepared(calibration if quantizer.needs_calibration else None, spec)
+        used = calibration.some(plan.images) if calibration else None
+        images = _prepared(used if quantizer.needs_calibration else None, spec)
         settings = QuantizationSettings(keep=plan.keep, ranges=plan.ranges, grid=backend.grid)
         graph = quantizer.apply(graph, images, settings)
     return graph
@@ -267,8 +263,8 @@ def find_remedy(
     if quantizer is None:
         return sensitivity.Remedy()
     laboratory = sensitivity.Laboratory(backend, plan.variant, quantizer, onnx, info.spec)
-    few = replace(calibration, files=calibration.files[: 2 * sensitivity.RANKING_IMAGES])
-    return sensitivity.find_remedy(laboratory, _prepared(few, info.spec), seconds)
+    images = _prepared(calibration.some(sensitivity.MOST_IMAGES), info.spec)
+    return sensitivity.find_remedy(laboratory, images, seconds)
 
 
 def record_audit(artifact: Artifact, audit: PrecisionAudit) -> Artifact:

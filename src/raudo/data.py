@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import random
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,14 +12,41 @@ import numpy as np
 from raudo import discover
 from raudo.errors import DataError
 from raudo.images import IMAGE_SUFFIXES, list_images
+from raudo.records import Calibration
 from raudo.workspace import sha256
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
     from pathlib import Path
 
     from raudo.datasets.base import Dataset, DatasetFormat
     from raudo.records import Spec
+
+
+@dataclass(frozen=True)
+class CalibrationSet:
+    """The images to calibrate on, and their record for the manifest."""
+
+    files: tuple[Path, ...]
+    record: Calibration
+
+    def some(self, most: int | None) -> CalibrationSet:
+        """Return at most so many of the images, evenly spaced; None takes all."""
+        if most is None or most >= len(self.files):
+            return self
+        places = [number * len(self.files) // most for number in range(most)]
+        return calibration_set(tuple(self.files[place] for place in places), self.record.source)
+
+
+def calibration_set(files: tuple[Path, ...], source: str) -> CalibrationSet:
+    """Return images together with their record for the manifest."""
+    hashes = digest(sorted(content_hashes(files)))
+    return CalibrationSet(files, Calibration(source=source, images=len(files), sha256=hashes))
+
+
+def digest(hashes: Iterable[str]) -> str:
+    """Return one hex SHA-256 over several."""
+    return hashlib.sha256("".join(hashes).encode()).hexdigest()
 
 
 def open_dataset(path: Path, splits: tuple[str, ...]) -> Dataset:

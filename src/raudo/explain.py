@@ -66,6 +66,7 @@ def _why(candidate: Candidate, report: Report) -> str:
         return "the baseline"
     lines = [most] if most else []
     lines += [line for t in candidate.targets if (line := _lost(candidate, t, report))]
+    lines += [candidate.remedy] if candidate.remedy else []
     return "; ".join(dict.fromkeys(lines)) or "measured for comparison only"
 
 

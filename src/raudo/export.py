@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 from pydantic import Field
 
 from raudo import data, discover
-from raudo.build import CalibrationSet, ModelFile, ModelInfo, record_audit, remove_drafts
+from raudo.build import ModelFile, ModelInfo, record_audit, remove_drafts
 from raudo.errors import OutputError, RaudoError, UsageError
-from raudo.inputs import calibration_set, inspect
+from raudo.inputs import inspect
 from raudo.machine import available_threads, describe
 from raudo.plan import Plan, obstacle
 from raudo.records import PRECISIONS, Record, Status
@@ -23,8 +23,9 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from raudo.backends.base import Backend, Variant
+    from raudo.data import CalibrationSet
     from raudo.listener import Listener
-    from raudo.records import Artifact, Precision
+    from raudo.records import Artifact, Precision, Ranges
 
 
 AIMS = ("sm86", "sm89", "sm120")
@@ -55,6 +56,8 @@ class ExportRequest:
         timeout: Seconds after which a process that does not answer has hung.
         gpus: Kinds of GPU to make engines for, `sm86` for instance; () is this machine.
         keep: Layers to keep from quantization.
+        ranges: How calibration finds ranges; see `QuantizationSettings`.
+        images: How many of the calibration images to use; None uses all.
         path: Where the one engine goes; None names it after the model and the precision.
     """
 
@@ -68,6 +71,8 @@ class ExportRequest:
     timeout: float = 600.0
     gpus: tuple[str, ...] = ()
     keep: tuple[str, ...] = ()
+    ranges: Ranges = "mean"
+    images: int | None = None
     path: Path | None = None
 
     def plans(self) -> tuple[Plan, ...]:
@@ -77,7 +82,14 @@ class ExportRequest:
             UsageError: A format is unknown, or none has any of the precisions.
         """
         found = tuple(
-            Plan(backend.name, variant, keep=self.keep, gpus=self.gpus)
+            Plan(
+                backend.name,
+                variant,
+                keep=self.keep,
+                ranges=self.ranges,
+                images=self.images,
+                gpus=self.gpus,
+            )
             for backend, precision in self._pairs()
             if (variant := _variant(backend, precision))
         )
@@ -120,7 +132,7 @@ class ExportRequest:
         files = data.calibration_images(
             self.calibration, self.calibration_split, self.calibration_images, seed=0
         )
-        return calibration_set(files, self.calibration.name)
+        return data.calibration_set(files, self.calibration.name)
 
 
 def _variant(backend: Backend, precision: Precision) -> Variant | None:

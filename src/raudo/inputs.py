@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -10,7 +9,7 @@ import cv2
 from pydantic import Field
 
 from raudo import data
-from raudo.build import CalibrationSet, ModelFile, ModelInfo
+from raudo.build import ModelFile, ModelInfo
 from raudo.errors import UsageError
 from raudo.images import VIDEO_SUFFIXES, decode, open_video
 from raudo.records import Calibration, Record, Spec
@@ -18,10 +17,10 @@ from raudo.worker import Worker
 from raudo.workspace import replacing
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
     from pathlib import Path
 
     from raudo.config import OptimizeSettings
+    from raudo.data import CalibrationSet
     from raudo.datasets.base import Dataset
 
 VIDEO_FRAMES = 64
@@ -52,7 +51,7 @@ class Inputs:
         return Identity(
             model=self.info.sha256,
             input=self.info.spec,
-            images=_digest(data.content_hashes(self.files)),
+            images=data.digest(data.content_hashes(self.files)),
             calibration=self.calibration.record if self.calibration else None,
         )
 
@@ -154,15 +153,4 @@ def _calibration(settings: OptimizeSettings, warnings: list[str]) -> Calibration
         warnings.append(f"the data set has no split '{split}' to calibrate on")
         return None
     files = data.calibration_images(source, split, settings.calibration_images, settings.seed)
-    return calibration_set(files, str(source.name))
-
-
-def calibration_set(files: tuple[Path, ...], source: str) -> CalibrationSet:
-    """Return images together with their record for the manifest."""
-    digest = _digest(sorted(data.content_hashes(files)))
-    record = Calibration(source=source, images=len(files), sha256=digest)
-    return CalibrationSet(files, record)
-
-
-def _digest(hashes: Iterable[str]) -> str:
-    return hashlib.sha256("".join(hashes).encode()).hexdigest()
+    return data.calibration_set(files, str(source.name))

@@ -32,6 +32,7 @@ class Plan:
         size: Input (height, width) in pixels; None is the model's own.
         keep: Layers to keep from quantization.
         ranges: How calibration finds ranges; see `QuantizationSettings`.
+        images: Most images to calibrate on; None takes all that there are.
         gpus: Kinds of GPU to make it for, `sm86` for instance; () is this machine.
         rectangles: Smaller sizes that have an engine each, for the images that they hold; the
             others go to the engine of the model's own size.
@@ -42,15 +43,17 @@ class Plan:
     size: tuple[int, int] | None = None
     keep: tuple[str, ...] = ()
     ranges: Ranges = "mean"
+    images: int | None = None
     gpus: tuple[str, ...] = ()
     rectangles: tuple[tuple[int, int], ...] = ()
 
     @property
     def name(self) -> str:
-        """The candidate's name: `<backend>-<variant>[+<ranges>][+<kept layers>][@<sizes>]`."""
+        """The candidate's name: `<backend>-<variant>[+<ranges>][+<n>images][+<kept>][@<sizes>]`."""
         ranges = "" if self.ranges == "mean" else f"+{self.ranges}"
+        images = f"+{self.images}images" if self.images else ""
         kept = f"+{len(self.keep)}" if self.keep else ""
-        return f"{self.backend}-{self.variant.name}{ranges}{kept}{self.size_suffix}"
+        return f"{self.backend}-{self.variant.name}{ranges}{images}{kept}{self.size_suffix}"
 
     @property
     def size_suffix(self) -> str:

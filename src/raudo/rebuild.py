@@ -43,6 +43,8 @@ def rebuilding(engine: Path, request: ExportRequest) -> ExportRequest:
         output=engine.parent,
         gpus=request.gpus or _gpus(manifest),
         keep=manifest.kept_layers,
+        ranges=manifest.ranges,
+        images=_images(manifest, request),
         path=engine,
     )
 
@@ -64,6 +66,14 @@ def _find_source(engine: Path, manifest: Manifest) -> Path:
         f"{manifest.source}, which {engine} was made from, is not here",
         hint="put it beside the engine, or into the current folder",
     )
+
+
+def _images(manifest: Manifest, request: ExportRequest) -> int | None:
+    """Return how many of the given calibration images were used; None is all of them."""
+    given = request.calibrate_on() if manifest.calibration else None
+    if given is None or manifest.calibration is None:
+        return None
+    return manifest.calibration.images if manifest.calibration.images < len(given.files) else None
 
 
 def _gpus(manifest: Manifest) -> tuple[str, ...]:

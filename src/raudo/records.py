@@ -301,6 +301,9 @@ class Candidate(Record):
     )
     accuracy: Accuracy | None = None
     similarity: Similarity | None = None
+    remedy: str = Field(
+        default="", description="How INT8 that detects worse was to be mended, or why it was not"
+    )
 
 
 class Decision(Record):

@@ -178,6 +178,7 @@ class Search:
         if not quantized or calibration is None or name not in self._seconds or seconds <= 0:
             return
         if rival := self._faster(name):
+            job.update(name, remedy=f"not mended: {rival} passes and is faster")
             job.note(f"recover {name}", "SKIPPED", f"{rival} passes and is faster", start)
             return
         job.listener.step(f"Looking for what {name} loses by", None)
@@ -189,7 +190,8 @@ class Search:
         except RaudoError as error:
             job.note(f"rank {name}", "FAILED", error.message, start)
             return
-        job.note(f"rank {name}", "OK", f"{len(remedy.blocks)} blocks, {remedy.ranges}", start)
+        job.note(f"rank {name}", "OK", remedy.title, start)
+        job.update(name, remedy=remedy.title)
         for mended in _attempts(chosen, remedy):
             if time.monotonic() - start > seconds:
                 job.note(f"recover {name}", "SKIPPED", "its time budget was spent", start)
@@ -368,6 +370,6 @@ class Search:
 
 def _attempts(chosen: Plan, remedy: Remedy) -> list[Plan]:
     """Return the plans that a remedy proposes, the cheapest first."""
-    mended = replace(chosen, ranges=remedy.ranges)
+    mended = replace(chosen, ranges=remedy.ranges, images=remedy.images)
     kept = [replace(mended, keep=keep) for keep in keep_lists(remedy.blocks)]
     return kept if mended == chosen else [mended, *kept]

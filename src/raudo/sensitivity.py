@@ -1,9 +1,10 @@
 """Finds the layers whose quantization does most harm for the time that it saves, by measuring.
 
-Each block of neighbouring layers is quantized alone, and what that does to the detections in a few
-calibration images is its harm ("Quantizing deep convolutional networks for efficient inference",
-arXiv 1806.08342, and "HAWQ", arXiv 1905.03696, rank layers to mix precisions, too). Its price is
-the time that the runtime's own profile shows it to take longer when it is kept.
+First it looks for the calibration that harms least: by which method, and on how many images.
+Then each block of neighbouring layers is quantized alone, and what that does to the detections in
+a few calibration images is its harm ("Quantizing deep convolutional networks for efficient
+inference", arXiv 1806.08342, and "HAWQ", arXiv 1905.03696, rank layers to mix precisions, too). Its
+price is the time that the runtime's own profile shows it to take longer when it is kept.
 """
 
 from __future__ import annotations
@@ -21,10 +22,10 @@ from raudo.backends.base import Outputs, Resources
 from raudo.boxes import paired_iou
 from raudo.machine import available_threads
 from raudo.passes.base import QuantizationSettings
-from raudo.records import RANGES, Artifact, Manifest, Ranges, Record
+from raudo.records import Artifact, Manifest, Ranges, Record
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -35,6 +36,11 @@ if TYPE_CHECKING:
 BLOCKS = 16
 FEWEST_BLOCKS = 4
 RANKING_IMAGES = 6
+"""Images that harm is measured on, and the fewest that are calibrated on."""
+MORE_IMAGES = 4
+"""How many times as many images the next larger set has."""
+MOST_IMAGES = RANKING_IMAGES * (1 + MORE_IMAGES**2)
+"""Images that are looked at in all: those judged, and the largest set."""
 SEEN = 0.05
 """Lowest score of what counts as a detection here."""
 SHARES = (0.5, 0.7, 0.85, 0.95)
@@ -55,16 +61,53 @@ class Block(Record):
     milliseconds: float
 
 
+class Trial(Record):
+    """One way to calibrate, and what it does to the detections.
+
+    Attributes:
+        ranges: The method; see `QuantizationSettings`.
+        images: How many images it was calibrated on.
+        harm: As in a `Block`, of all layers together.
+    """
+
+    ranges: Ranges
+    images: int
+    harm: float
+
+
 class Remedy(Record):
     """What may make a quantized engine lose less.
 
     Attributes:
-        ranges: The better method of calibration; see `QuantizationSettings`.
+        trials: Ways to calibrate, as they were tried.
         blocks: The most harm for its milliseconds first; () where no layer can be kept.
     """
 
-    ranges: Ranges = "mean"
+    trials: tuple[Trial, ...] = ()
     blocks: tuple[Block, ...] = ()
+
+    @property
+    def best(self) -> Trial | None:
+        """The way to calibrate that harms least, of equal ones the first."""
+        return min(self.trials, key=lambda trial: trial.harm, default=None)
+
+    @property
+    def ranges(self) -> Ranges:
+        """The method of the best way to calibrate."""
+        return self.best.ranges if self.best else "mean"
+
+    @property
+    def images(self) -> int | None:
+        """How many images to calibrate on: all, which is None, unless more of them harmed more."""
+        best = self.best
+        more = best is not None and any(trial.images > best.images for trial in self.trials)
+        return best.images if best is not None and more else None
+
+    @property
+    def title(self) -> str:
+        """What was tried, in words."""
+        told = ", ".join(f"{t.harm:.3f} by {t.ranges} of {t.images} images" for t in self.trials)
+        return f"calibrated: harm {told}; {len(self.blocks)} blocks of layers ranked"
 
 
 @dataclass(frozen=True)
@@ -92,6 +135,10 @@ class Laboratory:
     def exact(self) -> Any:
         """Return the graph as it is without quantization."""
         return self.backend.read_graph(self.onnx)
+
+    def methods(self) -> tuple[Ranges, ...]:
+        """Return the methods of calibration that there are; see `Pass.methods`."""
+        return self.quantizer.methods(self.exact())
 
     def quantized(self, images: Sequence[NDArray[np.uint8]], ranges: Ranges = "mean") -> Any:
         """Return the graph quantized, calibrated on a few images."""
@@ -140,14 +187,14 @@ def find_remedy(
     seconds: float,
     blocks: int = BLOCKS,
 ) -> Remedy:
-    """Find what makes a quantized engine lose less: the method of calibration, layers to keep.
+    """Find what makes a quantized engine lose less: how to calibrate it, layers to keep.
 
-    Each method is calibrated on some images and judged on others. With the better one, each block
-    is quantized alone, by taking the quantizers of all other layers out of the same graph again.
+    Each way is calibrated on some images and judged on others. With the best, each block is
+    quantized alone, by taking the quantizers of all other layers out of the same graph again.
 
     Args:
         laboratory: What is quantized.
-        images: Calibration images, each uint8 [1, height, width, 3]; the first few are used.
+        images: Calibration images, each uint8 [1, height, width, 3].
         seconds: Most time to take: the less, the larger the blocks; what is not reached by then
             is left out.
         blocks: Most blocks to divide the layers into.
@@ -157,7 +204,6 @@ def find_remedy(
     if not layers:
         return Remedy()
     judged = images[:RANKING_IMAGES]
-    fitted = images[RANKING_IMAGES : 2 * RANKING_IMAGES] or judged
     exact = laboratory.exact()
     wanted = laboratory.run(exact, judged)
 
@@ -165,10 +211,8 @@ def find_remedy(
         found = laboratory.run(graph, judged)
         return float(np.mean([_harm(*pair) for pair in zip(wanted, found, strict=True)]))
 
-    graphs = {ranges: laboratory.quantized(fitted, ranges) for ranges in RANGES}
-    harms = {ranges: harm_of(graph) for ranges, graph in graphs.items()}
-    ranges = min(RANGES, key=harms.__getitem__)
-    quantized = graphs[ranges]
+    fitted = images[RANKING_IMAGES:] or judged
+    trials, quantized = _calibrate(laboratory, fitted, harm_of, time.monotonic() + seconds / 2)
     slow, fast = (laboratory.times(graph, judged[0]) for graph in (exact, quantized))
 
     def harm_of_block(block: Sequence[str]) -> float:
@@ -185,7 +229,44 @@ def find_remedy(
         harm = max(0.0, harm_of_block(block) - floor)
         price = _price(block, slow, fast)
         measured.append(Block(layers=block, harm=harm, milliseconds=price))
-    return Remedy(ranges=ranges, blocks=tuple(sorted(measured, key=_worth, reverse=True)))
+    return Remedy(trials=trials, blocks=tuple(sorted(measured, key=_worth, reverse=True)))
+
+
+def _calibrate(
+    laboratory: Laboratory,
+    images: Sequence[NDArray[np.uint8]],
+    harm_of: Callable[[Any], float],
+    deadline: float,
+) -> tuple[tuple[Trial, ...], Any]:
+    """Try ways to calibrate, the cheapest first; return them, and the graph of the best.
+
+    Each method on a few images; then the better one on more, as long as that harms less and there
+    is time for it: so many times as many images take about so many times as long.
+    """
+    trials: list[Trial] = []
+    graphs: list[Any] = []
+    took = 0.0
+
+    def attempt(ranges: Ranges, count: int) -> None:
+        nonlocal took
+        start = time.monotonic()
+        few = [images[number * len(images) // count] for number in range(count)]
+        graphs.append(laboratory.quantized(few, ranges))
+        trials.append(Trial(ranges=ranges, images=count, harm=harm_of(graphs[-1])))
+        took = time.monotonic() - start
+
+    for ranges in laboratory.methods():
+        attempt(ranges, min(RANKING_IMAGES, len(images)))
+    best = min(range(len(trials)), key=lambda number: trials[number].harm)
+    while time.monotonic() + MORE_IMAGES * took < deadline:
+        count = min(MORE_IMAGES * trials[best].images, len(images))
+        if count == trials[best].images:
+            break
+        attempt(trials[best].ranges, count)
+        if trials[-1].harm >= trials[best].harm:
+            break
+        best = len(trials) - 1
+    return tuple(trials), graphs[best]
 
 
 def _worth(block: Block) -> float:

@@ -16,6 +16,15 @@ def test_every_candidate_is_explained() -> None:
             assert candidate.reason in explained[candidate.name]
 
 
+def test_what_was_done_to_mend_an_engine_is_explained() -> None:
+    report = full()
+    loser, *_ = [c for c in report.candidates if c.status == "OK" and not c.baseline]
+    mended = loser.model_copy(update={"remedy": "not mended: another passes and is faster"})
+    others = [c for c in report.candidates if c.name != loser.name]
+    report = report.model_copy(update={"candidates": (mended, *others), "decisions": {}})
+    assert dict(explain(report))[mended.name].endswith("not mended: another passes and is faster")
+
+
 def test_the_front_holds_what_nothing_beats() -> None:
     candidates = full().candidates
     front = pareto(candidates)

@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 import pytest
 
-from raudo import images, inputs
+from raudo import data, images, inputs
 from raudo.build import ModelInfo
 from raudo.config import OptimizeSettings
 from raudo.errors import DataError, UsageError
@@ -131,7 +131,7 @@ def test_no_video_leaves_no_frame(content: bytes, tmp_path: Path) -> None:
 
 
 def gathered(info: ModelInfo, files: list[Path]) -> Inputs:
-    calibration = inputs.calibration_set(tuple(files[:1]), "calib")
+    calibration = data.calibration_set(tuple(files[:1]), "calib")
     return Inputs(None, info, None, tuple(files[1:]), calibration, ())  # type: ignore[arg-type]
 
 
@@ -154,6 +154,6 @@ def test_identity_is_the_content_s_not_the_names(info: ModelInfo, tmp_path: Path
 
 def test_the_calibration_record_does_not_depend_on_the_order() -> None:
     files = sorted((DATA.parent / "images/calib").glob("*.jpg"))[:4]
-    there, back = (inputs.calibration_set(tuple(f), "x").record for f in (files, files[::-1]))
+    there, back = (data.calibration_set(tuple(f), "x").record for f in (files, files[::-1]))
     assert there == back
-    assert there != inputs.calibration_set(tuple(files[:3]), "x").record
+    assert there != data.calibration_set(tuple(files[:3]), "x").record

@@ -60,6 +60,9 @@ def test_all_that_is_needed_stands_in_the_manifest(
 ) -> None:
     calibration = Calibration(source="photos", images=4, sha256="")
     changes = {"precision": "int8", "calibration": calibration, "kept_layers": ("head",)}
+    changes["ranges"] = "quantile"
+    for number in range(5):
+        (tmp_path / f"{number}.png").write_bytes(b"")
     write(engine, manifest(tiny_spec, tmp_path / "model.pt", **changes))
     request = rebuilding(engine, asked(engine, calibration=tmp_path, timeout=7.0))
     assert request.file.path == tmp_path / "model.pt"
@@ -67,6 +70,7 @@ def test_all_that_is_needed_stands_in_the_manifest(
     assert request.formats == ("onnx",)
     assert request.precisions == ("int8",)
     assert request.keep == ("head",)
+    assert (request.ranges, request.images) == ("quantile", 4)
     assert request.path == engine
     assert request.timeout == 7.0
 

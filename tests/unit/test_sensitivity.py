@@ -53,6 +53,9 @@ class Trial:
 
 
 class Quantizer:
+    def methods(self, graph: Any) -> tuple[str, ...]:
+        return ("mean", "quantile")
+
     def layers(self, graph: Any) -> tuple[str, ...]:
         return LAYERS
 
@@ -68,6 +71,16 @@ class BetterByQuantiles(Quantizer):
 
     def apply(self, graph: Any, images: Any, settings: QuantizationSettings) -> tuple[str, ...]:
         return LAYERS if settings.ranges == "mean" else LAYERS[:5]  # without f
+
+
+class BetterOnMore(Quantizer):
+    """From so many images on three layers do no harm, until there are too many of them."""
+
+    def __init__(self, enough: int, most: int = 1000) -> None:
+        self._right = range(enough, most)
+
+    def apply(self, graph: Any, images: Any, settings: QuantizationSettings) -> tuple[str, ...]:
+        return LAYERS[:5] if len(images) in self._right else LAYERS
 
 
 def laboratory(spec: Spec, folder: Path, quantizer: Any) -> Laboratory:
@@ -104,7 +117,39 @@ def test_fewer_blocks_hold_more_layers(tiny_spec: Spec, tmp_path: Path) -> None:
 def test_the_calibration_that_harms_less_is_taken(tiny_spec: Spec, tmp_path: Path) -> None:
     remedy = find_remedy(laboratory(tiny_spec, tmp_path, BetterByQuantiles()), IMAGES, 60)
     assert remedy.ranges == "quantile"
+    assert "by quantile of" in remedy.title
     assert [round(block.harm, 4) for block in remedy.blocks[:2]] == [0.2, 0.0]
+
+
+@pytest.mark.parametrize(
+    ("quantizer", "tried", "images"),
+    [
+        (Quantizer(), [6, 6, 24], 6),
+        (BetterOnMore(24), [6, 6, 24, 96], 24),
+        (BetterOnMore(24, 30), [6, 6, 24, 96], 24),
+        (BetterOnMore(96), [6, 6, 24], 6),
+    ],
+    ids=["equal", "better, then equal", "better, then worse", "too late"],
+)
+def test_more_images_are_calibrated_on_as_long_as_it_helps(
+    tiny_spec: Spec, tmp_path: Path, quantizer: Quantizer, tried: list[int], images: int
+) -> None:
+    remedy = find_remedy(laboratory(tiny_spec, tmp_path, quantizer), IMAGES * 51, 60)
+    assert [trial.images for trial in remedy.trials] == tried
+    assert remedy.images == images
+
+
+def test_all_images_are_taken_where_the_most_harm_least(tiny_spec: Spec, tmp_path: Path) -> None:
+    better = laboratory(tiny_spec, tmp_path, BetterOnMore(20))
+    remedy = find_remedy(better, IMAGES * 15, 60)
+    assert [trial.images for trial in remedy.trials] == [6, 6, 24]
+    assert remedy.images is None
+
+
+def test_without_time_only_the_methods_are_tried(tiny_spec: Spec, tmp_path: Path) -> None:
+    remedy = find_remedy(laboratory(tiny_spec, tmp_path, BetterOnMore(24)), IMAGES * 51, 0)
+    assert [trial.images for trial in remedy.trials] == [6, 6]
+    assert remedy.images is None
 
 
 def test_without_time_nothing_is_ranked(tiny_spec: Spec, tmp_path: Path) -> None:
@@ -143,9 +188,8 @@ def test_the_pass_keeps_the_layers_that_it_is_told_to(tiny_onnx: Path) -> None:
     ]
     random = np.random.default_rng(1)
     images = [random.integers(0, 256, (1, 64, 64, 3), np.uint8) for _ in range(4)]
-    named = [(b, quantizer.layers(b.read_graph(tiny_onnx))) for b in able]
-    backend, layers = next((b, layers) for b, layers in named if layers)
-    (stem,) = layers  # the other convolution predicts
+    (backend,) = (b for b in able if hasattr(b.read_graph(tiny_onnx), "get_ordered_ops"))
+    (stem,) = quantizer.layers(backend.read_graph(tiny_onnx))  # the other convolution predicts
 
     def quantized(keep: tuple[str, ...]) -> Any:
         settings = QuantizationSettings(keep=keep, images=2)
@@ -160,3 +204,49 @@ def test_the_pass_keeps_the_layers_that_it_is_told_to(tiny_onnx: Path) -> None:
     exact = backend.read_graph(tiny_onnx)
     assert before > quantizers(quantizer.restore(whole, exact, (stem,)))
     assert quantizers(quantizer.restore(whole, exact, ())) == before == quantizers(whole)
+
+
+def test_layers_before_an_objectness_are_quantized_too(tmp_path: Path) -> None:
+    """Its convolution has one channel out, like the weighted sum of a distribution's softmax."""
+    pytest.importorskip("nncf")
+    helper = pytest.importorskip("onnx.helper")
+    from raudo import discover
+
+    (quantizer,) = (p for p in discover.passes() if p.precision == "int8")
+    model = head_with_objectness(helper)
+    assert set(quantizer.layers(model)) == {"stem", "tower"}
+
+
+def head_with_objectness(helper: Any) -> Any:
+    """Boxes as the mean of a distribution (DFL), and objectness, of one tower."""
+    from onnx import TensorProto, numpy_helper
+
+    random = np.random.default_rng(0)
+    sides = {"stem": (8, 3), "tower": (8, 8), "predict": (16, 8), "mean": (1, 16), "object": (1, 8)}
+    weights = [
+        numpy_helper.from_array(random.normal(size=(*side, 1, 1)).astype(np.float32), f"{name}_w")
+        for name, side in sides.items()
+    ]
+
+    def convolution(name: str, source: str) -> Any:
+        return helper.make_node("Conv", [source, f"{name}_w"], [f"{name}_o"], name=name)
+
+    nodes = [
+        convolution("stem", "images"),
+        helper.make_node("Relu", ["stem_o"], ["a"], name="a"),
+        convolution("tower", "a"),
+        helper.make_node("Relu", ["tower_o"], ["b"], name="b"),
+        convolution("predict", "b"),
+        helper.make_node("Softmax", ["predict_o"], ["shares"], axis=1, name="shares"),
+        convolution("mean", "shares"),
+        convolution("object", "b"),
+        helper.make_node("Sigmoid", ["object_o"], ["scores"], name="scores"),
+        helper.make_node("Identity", ["mean_o"], ["boxes"], name="boxes"),
+    ]
+    image = helper.make_tensor_value_info("images", TensorProto.FLOAT, [1, 3, 8, 8])
+    outputs = [
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 1, 8, 8])
+        for name in ("boxes", "scores")
+    ]
+    graph = helper.make_graph(nodes, "head", [image], outputs, weights)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
