@@ -9,6 +9,7 @@
 #include <fstream>
 #include <iterator>
 #include <memory>
+#include <mutex>
 
 #include "backend.hpp"
 #include "cuda.hpp"
@@ -23,15 +24,26 @@ class Logger : public nvinfer1::ILogger {
 public:
     void log(Severity severity, const char* message) noexcept override {
         if (severity <= Severity::kERROR) {
+            const std::lock_guard lock(mutex_);
             last_ = message;
         }
     }
 
-    const std::string& last() const { return last_; }
+    std::string last() const {
+        const std::lock_guard lock(mutex_);
+        return last_;
+    }
 
 private:
+    mutable std::mutex mutex_;
     std::string last_;
 };
+
+/// The process's one logger: TensorRT keeps the first, and hears no other.
+Logger& logger() {
+    static Logger only;
+    return only;
+}
 
 /// One tensor of an engine, in TensorRT's own order.
 struct Tensor {
@@ -93,12 +105,12 @@ public:
         : spec_(std::move(spec)), device_(device) {
         cuda::check(cudaSetDevice(device_), "use the GPU");
         const std::vector<char> data = read_file(file);
-        runtime_.reset(nvinfer1::createInferRuntime(logger_));
+        runtime_.reset(nvinfer1::createInferRuntime(logger()));
         if (runtime_ != nullptr) {
             engine_.reset(runtime_->deserializeCudaEngine(data.data(), data.size()));
         }
         if (engine_ == nullptr) {
-            throw does_not_load(file, logger_.last() + " (this program has TensorRT " +
+            throw does_not_load(file, logger().last() + " (this program has TensorRT " +
                                           std::to_string(NV_TENSORRT_MAJOR) + "." +
                                           std::to_string(NV_TENSORRT_MINOR) + ")");
         }
@@ -111,7 +123,7 @@ public:
         cuda::check(cudaSetDevice(device_), "use the GPU");
         std::unique_ptr<nvinfer1::IExecutionContext> context(engine_->createExecutionContext());
         if (context == nullptr) {
-            throw Error("TensorRT cannot run the engine: " + logger_.last(),
+            throw Error("TensorRT cannot run the engine: " + logger().last(),
                         "is there memory left on the GPU? fewer --streams need less");
         }
         if (!context->setInputShape(images().name.c_str(),
@@ -176,7 +188,6 @@ private:
 
     Spec spec_;
     int device_;
-    Logger logger_;
     std::unique_ptr<nvinfer1::IRuntime> runtime_;
     std::unique_ptr<nvinfer1::ICudaEngine> engine_;
     Tensor images_{};
