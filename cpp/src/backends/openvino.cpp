@@ -3,6 +3,7 @@
 #include <cctype>
 #include <filesystem>
 #include <fstream>
+#include <openvino/frontend/manager.hpp>
 #include <openvino/openvino.hpp>
 #include <optional>
 #include <random>
@@ -167,9 +168,16 @@ private:
     std::filesystem::path file_;
 };
 
+/// Reads an IR file. `Core::read_model` would try the readers of all other formats on what is none,
+/// and load TensorFlow's, which writes to the terminal.
+std::shared_ptr<ov::Model> read(const std::filesystem::path& file) {
+    const auto reader = ov::frontend::FrontEndManager().load_by_framework("ir");
+    return reader->convert(reader->load(file.string()));
+}
+
 ov::CompiledModel compile(ov::Core& core, const std::filesystem::path& file, const Spec& spec,
                           const std::string& device, const ov::AnyMap& settings) {
-    const auto model = core.read_model(file.string());
+    const auto model = read(file);
     check_model(*model, spec);
     model->reshape(ov::PartialShape{1, spec.height, spec.width, 3});
     return core.compile_model(model, device, settings);
