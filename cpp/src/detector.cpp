@@ -1,6 +1,7 @@
 #include "raudo/detector.hpp"
 
 #include <algorithm>
+#include <mutex>
 #include <thread>
 #include <utility>
 
@@ -11,6 +12,7 @@
 #include "backends/backend.hpp"
 #include "letterbox.hpp"
 #include "manifest.hpp"
+#include "rectangles.hpp"
 #include "selection.hpp"
 
 namespace raudo {
@@ -98,21 +100,35 @@ LoadOptions load_options(const Options& options) {
 }  // namespace
 
 struct Detector::State {
-    State(const std::filesystem::path& file, const Options& options)
-        : manifest(read_manifest(file)),
-          selection(selection_of(options, manifest.spec)),
-          engine(backend_of(file, manifest).open(file, manifest, load_options(options))) {}
+    State(const std::filesystem::path& file, const Options& options) {
+        for (auto& [path, manifest] : read_rectangles(file)) {
+            specs.push_back(manifest.spec);
+            if (engines.empty()) {
+                selection = selection_of(options, manifest.spec);
+            }
+            engines.push_back(
+                backend_of(path, manifest).open(path, manifest, load_options(options)));
+        }
+    }
 
-    Manifest manifest;
+    std::unique_ptr<Request> make_request(std::size_t rectangle) {
+        const std::lock_guard lock(making);
+        return engines[rectangle]->make_request();
+    }
+
+    /// An engine for each input rectangle, that of the model's own size first.
+    std::vector<Spec> specs;
+    std::vector<std::unique_ptr<Engine>> engines;
     Selection selection;
-    std::unique_ptr<Engine> engine;
+    std::mutex making;
     std::unique_ptr<Job> own;
 };
 
 struct Job::State {
-    const Spec& spec;
-    const Selection& selection;
-    std::unique_ptr<Request> request;
+    Detector::State& detector;
+    /// One for each rectangle, made when the first image takes it.
+    std::vector<std::unique_ptr<Request>> requests;
+    std::size_t rectangle = 0;
     Fit placed{};
     Outputs outputs{};
 };
@@ -124,13 +140,13 @@ Detector::Detector(Detector&&) noexcept = default;
 Detector& Detector::operator=(Detector&&) noexcept = default;
 
 const std::vector<std::string>& Detector::classes() const {
-    return state_->manifest.spec.classes;
+    return state_->specs[0].classes;
 }
 int Detector::height() const {
-    return state_->manifest.spec.height;
+    return state_->specs[0].height;
 }
 int Detector::width() const {
-    return state_->manifest.spec.width;
+    return state_->specs[0].width;
 }
 
 std::vector<Detection> Detector::detect(const Image& image) {
@@ -143,8 +159,8 @@ std::vector<Detection> Detector::detect(const Image& image) {
 }
 
 Job Detector::make_job() const {
-    return Job(std::make_unique<Job::State>(
-        Job::State{state_->manifest.spec, state_->selection, state_->engine->make_request()}));
+    std::vector<std::unique_ptr<Request>> requests(state_->specs.size());
+    return Job(std::make_unique<Job::State>(Job::State{*state_, std::move(requests)}));
 }
 
 Job::Job(std::unique_ptr<State> state) : state_(std::move(state)) {}
@@ -154,16 +170,24 @@ Job& Job::operator=(Job&&) noexcept = default;
 
 void Job::prepare(const Image& image) {
     check(image);
-    state_->placed = fit(image.height, image.width, state_->spec);
-    state_->request->prepare(image, state_->placed);
+    const std::vector<Spec>& specs = state_->detector.specs;
+    state_->rectangle = smallest(image.height, image.width, specs);
+    state_->placed = fit(image.height, image.width, specs[state_->rectangle]);
+    std::unique_ptr<Request>& request = state_->requests[state_->rectangle];
+    if (request == nullptr) {
+        request = state_->detector.make_request(state_->rectangle);
+    }
+    request->prepare(image, state_->placed);
 }
 
 void Job::infer() {
-    state_->outputs = state_->request->run();
+    state_->outputs = state_->requests[state_->rectangle]->run();
 }
 
 std::vector<Detection> Job::select() const {
-    std::vector<Detection> found = raudo::select(state_->outputs, state_->spec, state_->selection);
+    const Detector::State& detector = state_->detector;
+    std::vector<Detection> found = raudo::select(
+        state_->outputs, detector.specs[state_->rectangle], detector.selection);
     for (Detection& detection : found) {
         detection.box = state_->placed.to_image(detection.box.data());
     }

@@ -127,15 +127,17 @@ Letterbox parse_letterbox(const Json& json) {
     return rule;
 }
 
-std::vector<std::string> parse_classes(const Json& json) {
-    if (!json.is_array() || json.empty() || json.size() > max_classes) {
-        refuse("spec.classes", "not a list of 1 to " + std::to_string(max_classes) + " names");
+std::vector<std::string> parse_names(const Json& json, const char* field, std::size_t least,
+                                     std::size_t most) {
+    if (!json.is_array() || json.size() < least || json.size() > most) {
+        refuse(field, "not a list of " + std::to_string(least) + " to " + std::to_string(most) +
+                          " names");
     }
     std::vector<std::string> names;
     names.reserve(json.size());
     for (const Json& name : json) {
         if (!name.is_string()) {
-            refuse("spec.classes", "a name is not a text");
+            refuse(field, "a name is not a text");
         }
         names.push_back(name.get<std::string>());
     }
@@ -148,7 +150,7 @@ Spec parse_spec(const Json& json) {
     Spec spec;
     spec.height = fields.whole("height", 1, max_side);
     spec.width = fields.whole("width", 1, max_side);
-    spec.classes = parse_classes(fields.at("classes"));
+    spec.classes = parse_names(fields.at("classes"), "spec.classes", 1, max_classes);
     if (const Json* rule = fields.find("letterbox")) {
         spec.letterbox = parse_letterbox(*rule);
     }
@@ -212,11 +214,16 @@ Manifest parse_manifest(std::string_view text) {
         fields.whole("manifest_version", 1, 1);
     }
     manifest.backend = fields.text("backend");
+    manifest.precision = fields.text("precision");
+    manifest.source_sha256 = fields.text("source_sha256");
     manifest.spec = parse_spec(fields.at("spec"));
     const Fields files(fields.at("files_sha256"), "files_sha256");
     manifest.files_sha256 = files.texts();
     if (const Json* options = fields.find("options")) {
         manifest.options = Fields(*options, "options").texts();
+    }
+    if (const Json* rectangles = fields.find("rectangles")) {
+        manifest.rectangles = parse_names(*rectangles, "rectangles", 0, max_rectangles);
     }
     if (const Json* machine = fields.find("machine")) {
         manifest.machine = Fields(*machine, "machine").texts();

@@ -11,6 +11,7 @@ namespace raudo {
 
 constexpr int max_side = 16384;
 constexpr std::size_t max_classes = 100'000;
+constexpr std::size_t max_rectangles = 64;
 
 enum class Placement { center, top_left, stretch };
 enum class Rounding { round, floor };
@@ -36,10 +37,14 @@ struct Spec {
 /// The fields of a manifest that running an engine needs.
 struct Manifest {
     std::string backend;
+    /// The precision that was asked for, and the hash of the model: engines of one network share them.
+    std::string precision, source_sha256;
     /// Load options whose value is text.
     std::map<std::string, std::string> options;
     Spec spec;
     std::map<std::string, std::string> files_sha256;
+    /// Engine files of the same network for smaller input rectangles, beside it.
+    std::vector<std::string> rectangles;
     /// What the engine needs to find again: GPU, driver and so on.
     std::map<std::string, std::string> machine;
 };

@@ -15,10 +15,13 @@ namespace fs = std::filesystem;
 
 const std::string abc_digest = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
 
-std::string manifest(const std::string& spec, const std::string& more = "") {
-    return R"({"manifest_version": 1, "backend": "openvino", "options": {"rest": "fp32", "n": 2},
-              "files_sha256": {"m.xml": ")" +
-           abc_digest + R"("}, "spec": )" + spec + more + "}";
+const std::string files = R"("m.xml": ")" + abc_digest + '"';
+
+std::string manifest(const std::string& spec, const std::string& more = "",
+                     const std::string& described = files) {
+    return R"({"manifest_version": 1, "backend": "openvino", "precision": "int8",
+              "source_sha256": "s", "options": {"rest": "fp32", "n": 2}, "files_sha256": {)" +
+           described + R"(}, "spec": )" + spec + more + "}";
 }
 
 std::string spec(const std::string& more) {
@@ -39,6 +42,9 @@ TEST(Manifest, ReadsWhatIsThere) {
         R"(, "letterbox": {"placement": "top_left", "rounding": "floor", "fill": 0},
            "output": "topk", "nms_iou": 0.5)")));
     EXPECT_EQ(found.backend, "openvino");
+    EXPECT_EQ(found.precision, "int8");
+    EXPECT_EQ(found.source_sha256, "s");
+    EXPECT_TRUE(found.rectangles.empty());
     EXPECT_EQ(found.options.at("rest"), "fp32");
     EXPECT_EQ(found.options.count("n"), 0U);
     EXPECT_EQ(found.spec.height, 416);
@@ -80,7 +86,10 @@ INSTANTIATE_TEST_SUITE_P(
         Bad{"empty", "", "file"}, Bad{"cut", manifest(spec("")).substr(0, 90), "file"},
         Bad{"list", "[]", "not an object"}, Bad{"number", "7", "not an object"},
         Bad{"version", R"({"manifest_version": 2})", "manifest_version"},
-        Bad{"backend", R"({"backend": 3})", "backend"}, Bad{"spec", manifest("[]"), "spec"},
+        Bad{"backend", R"({"backend": 3})", "backend"},
+        Bad{"precision", R"({"backend": "openvino"})", "precision"},
+        Bad{"rectangles", manifest(spec(""), R"(, "rectangles": "m")"), "rectangles"},
+        Bad{"rectangle", manifest(spec(""), R"(, "rectangles": [4])"), "rectangles"}, Bad{"spec", manifest("[]"), "spec"},
         Bad{"missing", manifest(R"({"family": "f"})"), "spec.height"},
         Bad{"zero", manifest(R"({"height": 0})"), "spec.height"},
         Bad{"huge", manifest(R"({"height": 16385})"), "spec.height"},
@@ -148,14 +157,12 @@ TEST_F(EngineFolder, HasAnotherEngine) {
 }
 
 TEST_F(EngineFolder, HasAnotherManifest) {
-    write("m.xml.json",
-          R"({"backend": "openvino", "files_sha256": {"n.xml": ""}, "spec": )" + spec("") + "}");
+    write("m.xml.json", manifest(spec(""), "", R"("n.xml": "")"));
     EXPECT_NE(refusal().find("does not describe"), std::string::npos);
 }
 
 TEST_F(EngineFolder, DoesNotLookOutsideOfItself) {
-    write("m.xml.json", R"({"backend": "openvino", "files_sha256": {"m.xml": ")" + abc_digest +
-                            R"(", "../m.xml": ""}, "spec": )" + spec("") + "}");
+    write("m.xml.json", manifest(spec(""), "", files + R"(, "../m.xml": "")"));
     EXPECT_NE(refusal().find("'../m.xml'"), std::string::npos);
 }
 

@@ -11,12 +11,18 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
 import pytest
 
 from cpp_build import ROOT, cmake, tool
+from raudo.build import combine
+from raudo.workspace import sha256
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 VIDEO = ROOT / "samples" / "highway_960x540.mp4"
 MODEL = ROOT / "samples" / "model.pt"
@@ -109,6 +115,60 @@ def test_frame_by_frame_the_same_as_python(
         ended = detect(program, engines[backend], VIDEO, "--jsonl", cpp, "--mode", mode)
         assert ended.returncode == 0, ended.stderr
         assert_same_frames(lines_of(cpp), lines_of(python))
+
+
+def test_a_video_takes_the_smallest_rectangle_that_keeps_its_scale(
+    program: Path, engines: dict[str, Path], tmp_path: Path
+) -> None:
+    if "onnxruntime" not in engines:
+        pytest.skip("NO onnxruntime FOR C++: it goes untested")
+    own = copied(engines["onnxruntime"], tmp_path)
+    mixed = with_rectangle(own, "256x416")
+    tall = tmp_path / "tall.avi"
+    write_video(tall, [cv2.rotate(frame, cv2.ROTATE_90_CLOCKWISE) for frame in frames_of(VIDEO, 4)])
+    for video, takes_own in ((VIDEO, False), (tall, True)):
+        options = (video, "--max-frames", "4", "--jsonl")
+        found = [tmp_path / f"{number}.jsonl" for number in range(3)]
+        raudo("detect", str(mixed), *map(str, options), str(found[0]))
+        for engine, lines in zip((mixed, own), found[1:], strict=True):
+            ended = detect(program, engine, *options, lines)
+            assert ended.returncode == 0, ended.stderr
+        assert found[1].read_text() == found[0].read_text()
+        assert (found[1].read_text() == found[2].read_text()) == takes_own
+    rewrite(tmp_path / "256x416.onnx.json", source_sha256="0" * 64)
+    assert "of the same network" in refused(program, mixed, VIDEO)
+
+
+def with_rectangle(own: Path, size: str) -> Path:
+    """Make an engine of two rectangles of one of the model's own size."""
+    folder = own.parent
+    export(folder / size, "--to", "onnx", "--size", size)
+    small = folder / f"{size}.onnx"
+    shutil.move(folder / size / "model.onnx", small)
+    manifest = folder / f"{small.name}.json"
+    shutil.move(folder / size / "model.onnx.json", manifest)
+    rewrite(manifest, files_sha256={small.name: sha256(small)})
+    return combine("mixed", [own, small], folder / "mixed.onnx").path
+
+
+def rewrite(manifest: Path, **fields: object) -> None:
+    content = json.loads(manifest.read_text())
+    manifest.write_text(json.dumps({**content, **fields}))
+
+
+def frames_of(video: Path, count: int) -> list[NDArray[np.uint8]]:
+    capture = cv2.VideoCapture(str(video))
+    return [capture.read()[1] for _ in range(count)]
+
+
+def write_video(video: Path, frames: list[NDArray[np.uint8]]) -> None:
+    """Write frames as MJPG, each of which stands for itself."""
+    height, width = frames[0].shape[:2]
+    code = cv2.VideoWriter.fourcc(*"MJPG")
+    writer = cv2.VideoWriter(str(video), cv2.CAP_FFMPEG, code, 25, (width, height))
+    for frame in frames:
+        writer.write(frame)
+    writer.release()
 
 
 def assert_same_frames(ours: list[dict], theirs: list[dict]) -> None:  # type: ignore[type-arg]
@@ -204,16 +264,15 @@ def test_engines_that_do_not_fit_are_refused(program: Path, engine: Path, tmp_pa
     assert "has no manifest" in refused(program, copy, VIDEO)
 
 
-def test_a_foreign_engine_is_refused(program: Path, engine: Path, tmp_path: Path) -> None:
-    from raudo.workspace import sha256
-
-    copy = copied(engine, tmp_path)
-    manifest = copy.with_name(copy.name + ".json")
-    copy.write_bytes(b"this is no engine")
-    content = json.loads(manifest.read_text())
-    content["files_sha256"][copy.name] = sha256(copy)
-    manifest.write_text(json.dumps(content))
-    assert "does not load" in refused(program, copy, VIDEO)
+def test_a_foreign_engine_is_refused(
+    program: Path, engines: dict[str, Path], tmp_path: Path
+) -> None:
+    for engine in engines.values():
+        copy = copied(engine, tmp_path)
+        for content in (b"this is no engine", engine.read_bytes()[:3000]):
+            copy.write_bytes(content)
+            rewrite(copy.with_name(copy.name + ".json"), files_sha256={copy.name: sha256(copy)})
+            assert "does not load" in refused(program, copy, VIDEO)
 
 
 def test_videos_that_cannot_be_read_are_refused(
@@ -235,11 +294,7 @@ def test_damaged_frames_are_skipped_and_counted(
     program: Path, engine: Path, tmp_path: Path
 ) -> None:
     damaged = tmp_path / "damaged.avi"
-    code = cv2.VideoWriter.fourcc(*"MJPG")
-    writer = cv2.VideoWriter(str(damaged), cv2.CAP_FFMPEG, code, 25, (320, 240))
-    for shade in range(20):
-        writer.write(np.full((240, 320, 3), shade * 10, np.uint8))
-    writer.release()
+    write_video(damaged, [np.full((240, 320, 3), shade * 10, np.uint8) for shade in range(20)])
     data = bytearray(damaged.read_bytes())
     starts = [found.start() for found in re.finditer(b"00dc", data)][:20]
     length = int.from_bytes(data[starts[9] + 4 : starts[9] + 8], "little")

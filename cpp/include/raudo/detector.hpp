@@ -92,9 +92,9 @@ public:
 
     /// Names by label.
     const std::vector<std::string>& classes() const;
-    /// Rows of the engine's input.
+    /// Rows of the engine's input: the largest, where it has several rectangles.
     int height() const;
-    /// Columns of the engine's input.
+    /// Columns of that input.
     int width() const;
 
     /// Detects in one image, best score first. Throws Error where the image is none.
@@ -104,6 +104,7 @@ public:
     Job make_job() const;
 
 private:
+    friend class Job;
     struct State;
     std::unique_ptr<State> state_;
 };
@@ -115,7 +116,7 @@ public:
     Job(Job&&) noexcept;
     Job& operator=(Job&&) noexcept;
 
-    /// Letterboxes an image into the engine's input. Throws Error where the image is none.
+    /// Letterboxes an image into the engine's input, the smallest that keeps its scale. Throws Error where the image is none.
     void prepare(const Image& image);
     /// Runs the engine.
     void infer();
