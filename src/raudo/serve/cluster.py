@@ -18,6 +18,7 @@ from pydantic import Field, model_validator
 from raudo.cluster import joined
 from raudo.config import Settings
 from raudo.errors import UsageError
+from raudo.serve.arena import Arena
 from raudo.serve.core import Service
 from raudo.serve.process import ProcessOpener
 from raudo.serve.rest import create_app
@@ -119,8 +120,15 @@ def application(settings: ServeSettings, threads: int) -> Starlette:
         threads: CPU cores that its engines may use.
     """
     source, telemetry = Source(settings.source, settings.target), Telemetry()
-    opener = ProcessOpener(settings.instances, threads, settings.limits.max_batch)
-    service = Service(settings.model, opener, settings.limits, observer=telemetry.observer)
+    arena = Arena()
+    opener = ProcessOpener(settings.instances, threads, settings.limits.max_batch, arena)
+    service = Service(
+        settings.model,
+        opener,
+        settings.limits,
+        observer=telemetry.observer,
+        allocate=arena.empty,
+    )
 
     @contextlib.asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
@@ -128,6 +136,7 @@ def application(settings: ServeSettings, threads: int) -> Starlette:
         await load_best(service, source.files(), run=run)
         yield
         await service.drain()
+        arena.close()
 
     app = create_app(service, telemetry)
     app.router.lifespan_context = lifespan

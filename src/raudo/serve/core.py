@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from raudo.errors import RaudoError
 from raudo.records import Detections
+from raudo.serve.arena import private
 from raudo.serve.deployment import Deployment
 from raudo.serve.errors import NotFoundError, NotReadyError, QueueFullError, ServeError
 from raudo.serve.instance import Part
@@ -20,6 +21,9 @@ from raudo.serve.statistics import Statistics
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Sequence
+
+    import numpy as np
+    from numpy.typing import NDArray
 
     from raudo.images import Fit
     from raudo.records import Artifact
@@ -53,6 +57,7 @@ class Service:
         limits: What bounds the service.
         observer: Told of everything that happens; None: nobody is.
         routing: Chooses the variant of each request; None: the primary answers all.
+        allocate: Returns memory for so many bytes, where images are decoded to.
     """
 
     def __init__(
@@ -63,6 +68,7 @@ class Service:
         *,
         observer: Observer | None = None,
         routing: Routing | None = None,
+        allocate: Callable[[int], NDArray[np.uint8]] = private,
     ) -> None:
         self.model = model
         self.limits = limits
@@ -70,7 +76,7 @@ class Service:
         self.observer: Observer = Observers(self.statistics, observer or NullObserver())
         self.routing: Routing = routing or PrimaryOnly()
         self._opener = opener
-        self._preparer = Preparer(limits)
+        self._preparer = Preparer(limits, allocate)
         self._deployments: dict[str, Deployment] = {}
         self._loaded = 0
         self._draining = self.leaving = False

@@ -63,7 +63,7 @@ class Answer:
     """A response; an ASGI application that sends it.
 
     Attributes:
-        body: Pieces, sent one after the other.
+        body: Its parts, sent as one: each piece that is sent costs a call of the system.
         status: HTTP status.
         type: Media type.
         headers: Further headers, names in lower case.
@@ -77,18 +77,17 @@ class Answer:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send it."""
         del receive
-        pieces = () if scope["method"] == "HEAD" else self.body
+        body = self.body[0] if len(self.body) == 1 else b"".join(self.body)
         headers = {
             "content-type": self.type,
-            "content-length": str(sum(len(piece) for piece in self.body)),
+            "content-length": str(len(body)),
             "x-content-type-options": "nosniff",
             **self.headers,
         }
         encoded = [(name.encode(), value.encode("latin-1")) for name, value in headers.items()]
         await send({"type": "http.response.start", "status": self.status, "headers": encoded})
-        for piece in pieces:
-            await send({"type": "http.response.body", "body": piece, "more_body": True})
-        await send({"type": "http.response.body", "body": b""})
+        sent = b"" if scope["method"] == "HEAD" else body
+        await send({"type": "http.response.body", "body": sent})
 
 
 def answer_json(
@@ -128,7 +127,7 @@ class Call:
     headers: dict[str, str]
     query: dict[str, str]
     started: float
-    body: bytes | bytearray = b""
+    body: bytes | memoryview = b""
 
     @classmethod
     def of(cls, scope: Scope) -> Call:
@@ -152,9 +151,15 @@ class Call:
         return self.headers.get("content-type", "").partition(";")[0].strip().lower()
 
 
+def upload_of(scope: Scope) -> Upload | None:
+    """Return the body where it is read past the parser."""
+    upload: Upload | None = scope.get("extensions", {}).get(UPLOAD, {}).get(BODY)
+    return upload
+
+
 async def read_body(
     call: Call, scope: Scope, receive: Receive, limits: Limits
-) -> bytes | bytearray:
+) -> bytes | memoryview:
     """Read a body, and stop as soon as it is too large, or too slow.
 
     Raises:
@@ -168,13 +173,14 @@ async def read_body(
     said = call.headers.get("content-length", "0")
     if said.isdecimal() and int(said) > limits.body:
         raise _too_large(limits)
-    upload: Upload | None = scope.get("extensions", {}).get(UPLOAD, {}).get(BODY)
+    upload = upload_of(scope)
     with _in_time(limits.timeout):
         if upload is None:
             return await _read_pieces(receive, limits)
-        if not await upload.arrival():
+        body = await upload.arrival()
+        if body is None:
             raise _left()
-        return upload.data
+        return body
 
 
 async def _read_pieces(receive: Receive, limits: Limits) -> bytes:
@@ -265,6 +271,8 @@ class Endpoint:
                 self._service.check()
             call.body = await read_body(call, scope, receive, self._service.limits)
         except ServeError as error:
+            if upload := upload_of(scope):
+                upload.refuse()
             if self._method:
                 self._service.turned_down(self._method, call.id, error, call.started)
             raise

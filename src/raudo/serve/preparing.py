@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from concurrent.futures import ThreadPoolExecutor
+from math import prod
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,6 +14,8 @@ from raudo.errors import DataError
 from raudo.serve.errors import BadRequestError, TooLargeError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from numpy.typing import NDArray
 
     from raudo.images import Fit
@@ -24,10 +27,15 @@ Prepared = tuple["NDArray[np.uint8]", "tuple[Fit, ...]"]
 
 
 class Preparer:
-    """Decodes and letterboxes images in a few threads."""
+    """Decodes and letterboxes images in a few threads.
 
-    def __init__(self, limits: Limits) -> None:
-        self._limits = limits
+    Args:
+        limits: What bounds the service.
+        allocate: Returns memory for so many bytes.
+    """
+
+    def __init__(self, limits: Limits, allocate: Callable[[int], NDArray[np.uint8]]) -> None:
+        self._limits, self._allocate = limits, allocate
         self._pool = ThreadPoolExecutor(limits.decoders, thread_name_prefix="raudo-decode")
 
     async def prepare(self, request: InferRequest, version: ModelVersion) -> Prepared:
@@ -55,7 +63,8 @@ class Preparer:
         return await loop.run_in_executor(self._pool, self._decode, request.images, spec)
 
     def _decode(self, files: tuple[bytes, ...], spec: Spec) -> Prepared:
-        batch = np.empty((len(files), spec.height, spec.width, 3), np.uint8)
+        shape = (len(files), spec.height, spec.width, 3)
+        batch = self._allocate(prod(shape)).reshape(shape)
         return batch, tuple(
             self._place(file, spec, batch[index]) for index, file in enumerate(files)
         )

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import os
-import pickle
-import sys
 from typing import TYPE_CHECKING
 
 from raudo.backends.base import Outputs, Resources
 from raudo.errors import RaudoError, WorkerError
+from raudo.serve.channel import Channel
 from raudo.serve.instance import Result
 from raudo.serve.memory import Layout, reserve
-from raudo.worker import FRAME, describe_death, frame
+from raudo.worker import describe_death
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -23,14 +21,14 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from raudo.records import Artifact
-    from raudo.serve.instance import Facts, Part
+    from raudo.serve.arena import Arena
+    from raudo.serve.instance import Facts, Part, Want
 
-PROGRAM = "from raudo.serve.station import main; main({})"
+PROGRAM = "from raudo.serve.station import main; main({}, {})"
 OPEN_SECONDS = 600.0
 """After which an engine that does not open counts as hung: some compile for minutes."""
 RUN_SECONDS = 60.0
 RETRY_SECONDS = 1.0
-GRACE_SECONDS = 5.0
 
 log = logging.getLogger(__name__)
 
@@ -41,11 +39,12 @@ class ProcessInstance:
     Args:
         artifact: The engine file and its manifest.
         resources: What the engine may use.
+        arena: Where images may lie already.
     """
 
-    def __init__(self, artifact: Artifact, resources: Resources) -> None:
+    def __init__(self, artifact: Artifact, resources: Resources, arena: Arena) -> None:
         self.facts: Facts
-        self._artifact, self._resources = artifact, resources
+        self._artifact, self._resources, self._arena = artifact, resources, arena
         self._descriptor = reserve()
         self._tensors: dict[str, NDArray[Any]] = {}
         self._alive = asyncio.Event()
@@ -55,7 +54,7 @@ class ProcessInstance:
     @property
     def pid(self) -> int:
         """The process id."""
-        return self._process.pid
+        return self._channel.pid
 
     def on_restart(self, tell: Callable[[str], None]) -> None:
         """Tell why, whenever the process had to be started again."""
@@ -75,18 +74,13 @@ class ProcessInstance:
         self._watching = asyncio.get_running_loop().create_task(self._watch())
 
     async def _spawn(self) -> None:
-        self._process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-c",
-            PROGRAM.format(self._descriptor),
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            pass_fds=(self._descriptor,),
-        )
+        shared = (self._descriptor, self._arena.descriptor)
+        self._channel = await Channel.to(PROGRAM.format(*shared), *shared)
         try:
-            self.facts = await self._call(OPEN_SECONDS, "open", self._artifact, self._resources)
+            opened = self._channel.ask(OPEN_SECONDS, "open", self._artifact, self._resources)
+            self.facts = await opened
         except BaseException:
-            await self._end()
+            await self._channel.close()
             raise
         self._tensors = Layout.of(self._artifact.manifest.spec, self.facts).map(self._descriptor)
         self._alive.set()
@@ -94,7 +88,7 @@ class ProcessInstance:
     async def _watch(self) -> None:
         """Start the process again whenever it ends, until this is closed."""
         while not self._closing:
-            how = describe_death(await self._process.wait())
+            how = describe_death(await asyncio.shield(self._channel.ended))
             self._alive.clear()
             if self._closing:
                 return
@@ -115,17 +109,28 @@ class ProcessInstance:
             RaudoError: The engine failed.
         """
         await self._alive.wait()
-        images, first = self._tensors["images"], 0
+        images, places, first = self._tensors["images"], [], 0
         for part in parts:
-            images[first : first + len(part.images)] = part.images
+            places.append(self._arena.place(part.images))
+            if places[-1] is None:
+                images[first : first + len(part.images)] = part.images
             first += len(part.images)
-        found = await self._call(RUN_SECONDS, "run", [part.want for part in parts])
+        found = await self._ask_run([part.want for part in parts], places)
         results, first = [], 0
         for part, result in zip(parts, found, strict=True):
             last = first + len(part.images)
             results.append(self._with_outputs(result, first, last) if part.raw else result)
             first = last
         return results
+
+    async def _ask_run(self, wants: list[Want], places: list[int | None]) -> list[Result]:
+        try:
+            found: list[Result] = await self._channel.ask(RUN_SECONDS, "run", wants, places)
+        except WorkerError:
+            if self._channel.ended.done():
+                self._alive.clear()
+            raise
+        return found
 
     def _with_outputs(self, result: Result, first: int, last: int) -> Result:
         names = ("boxes", "scores", "labels")
@@ -134,43 +139,10 @@ class ProcessInstance:
             Outputs(**taken), result.detections, result.infer, result.select, result.batch
         )
 
-    async def _call(self, seconds: float, action: str, *arguments: object) -> Any:
-        process = self._process
-        assert process.stdin is not None  # noqa: S101 (they are pipes)
-        assert process.stdout is not None  # noqa: S101
-        timer = asyncio.get_running_loop().call_later(seconds, self._kill)
-        try:
-            process.stdin.write(frame((action, arguments)))
-            head = await process.stdout.readexactly(FRAME.size)
-            body = await process.stdout.readexactly(*FRAME.unpack(head))
-        except (asyncio.IncompleteReadError, OSError) as error:
-            self._alive.clear()
-            raise WorkerError(
-                f"the engine's process {describe_death(await process.wait())} during '{action}'",
-                hint="the service's log has its last words",
-            ) from error
-        finally:
-            timer.cancel()
-        done, value = pickle.loads(body)  # noqa: S301 (both ends are ours)
-        if done:
-            return value
-        raise value
-
-    def _kill(self) -> None:
-        with contextlib.suppress(ProcessLookupError):
-            self._process.kill()
-
-    async def _end(self) -> None:
-        assert self._process.stdin is not None  # noqa: S101 (it is a pipe)
-        self._process.stdin.close()
-        timer = asyncio.get_running_loop().call_later(GRACE_SECONDS, self._kill)
-        await self._process.wait()
-        timer.cancel()
-
     async def close(self) -> None:
         """End the process."""
         self._closing = True
-        await self._end()
+        await self._channel.close()
         self._watching.cancel()
         await asyncio.gather(self._watching, return_exceptions=True)
         self._tensors = {}
@@ -184,10 +156,11 @@ class ProcessOpener:
         instances: How many run side by side.
         threads: CPU threads of all of them together.
         batch: Most images that one gets at once.
+        arena: Where images may lie already.
     """
 
-    def __init__(self, instances: int, threads: int, batch: int) -> None:
-        self._instances = instances
+    def __init__(self, instances: int, threads: int, batch: int, arena: Arena) -> None:
+        self._instances, self._arena = instances, arena
         self._resources = Resources(threads=max(1, threads // instances), batch=batch)
 
     async def __call__(self, artifact: Artifact) -> list[ProcessInstance]:
@@ -195,7 +168,7 @@ class ProcessOpener:
         started: list[ProcessInstance] = []
         try:
             for _ in range(self._instances):
-                instance = ProcessInstance(artifact, self._resources)
+                instance = ProcessInstance(artifact, self._resources, self._arena)
                 await instance.start()
                 started.append(instance)
         except BaseException:

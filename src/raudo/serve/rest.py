@@ -113,7 +113,7 @@ async def read_multipart(call: Call) -> bytes:
     from starlette.formparsers import MultiPartException, MultiPartParser
 
     async def pieces() -> Any:
-        yield call.body
+        yield bytes(call.body)
         yield b""
 
     parser = MultiPartParser(

@@ -24,6 +24,7 @@ from raudo.errors import MissingDependencyError, RaudoError, UsageError
 from raudo.machine import available_threads
 from raudo.serve import grpc
 from raudo.serve.ab.trial import prepare_trial
+from raudo.serve.arena import Arena
 from raudo.serve.core import Service
 from raudo.serve.process import ProcessOpener
 from raudo.serve.rest import create_app
@@ -149,17 +150,23 @@ class Server:
         settings = self._settings
         files = self._source.files()
         run = self._source.run().folder.name if self._source.is_run else None
-        opener = ProcessOpener(settings.instances, available_threads(), settings.limits.max_batch)
+        arena = Arena()
+        opener = ProcessOpener(
+            settings.instances, available_threads(), settings.limits.max_batch, arena
+        )
         observer = self._telemetry.observer
-        service = Service(settings.model, opener, settings.limits, observer=observer)
+        service = Service(
+            settings.model, opener, settings.limits, observer=observer, allocate=arena.empty
+        )
         self._service = service
         try:
             served = await load_best(service, files, run=run)
             await self._compare(served, settings.source)
-            await self._listen(door)
+            await self._listen(door, arena)
         finally:
             await service.drain()
             self._telemetry.close()
+            arena.close()
 
     async def _compare(self, served: ModelVersion, source: Path) -> None:
         """Start the experiment that was asked for, if one was, with another engine of a source."""
@@ -181,7 +188,7 @@ class Server:
         self._telemetry.follow(trial.routing)
         service.routing = trial.routing
 
-    async def _listen(self, door: socket.socket) -> None:
+    async def _listen(self, door: socket.socket, arena: Arena) -> None:
         import uvicorn
 
         service, settings = self._service, self._settings
@@ -189,7 +196,9 @@ class Server:
         app = create_app(service, self._telemetry, token=os.environ.get(TOKEN), swap=swap)
         config = uvicorn.Config(
             app,
-            http=partial(UploadProtocol, settings.limits.body),  # type: ignore[arg-type]
+            http=partial(UploadProtocol, settings.limits.body, arena.empty),  # type: ignore[arg-type]
+            interface="asgi3",
+            proxy_headers=False,
             ws="none",
             lifespan="off",
             log_config=None,

@@ -10,6 +10,10 @@ import asyncio
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import numpy as np
+    from numpy.typing import NDArray
     from uvicorn.config import Config
 
 UPLOAD, BODY = "raudo.upload", "body"
@@ -21,37 +25,41 @@ PIECE = 1 << 16
 class Upload:
     """A body of known length while it arrives.
 
-    Attributes:
-        data: All of it, once `arrival` returned.
+    Args:
+        memory: Where it goes, uint8 [size].
     """
 
-    def __init__(self, size: int) -> None:
-        self.data = bytearray(size)
-        self._view = memoryview(self.data)
-        self._lost = False
+    def __init__(self, memory: NDArray[np.uint8]) -> None:
+        self._memory: memoryview | None = memory.data
+        self._missing = len(memory)
         self._ended = asyncio.Event()
 
-    @property
-    def rest(self) -> memoryview:
-        """Where the next bytes go."""
-        return self._view
+    def room(self, piece: bytearray) -> memoryview:
+        """Return where the next bytes go; a piece takes what nobody wants."""
+        if self._memory is None:
+            return memoryview(piece)[: self._missing]
+        return self._memory[-self._missing :]
 
     def filled(self, count: int) -> bool:
         """Note that so many more bytes are there; tells whether they are all."""
-        self._view = self._view[count:]
-        if not self._view:
+        self._missing -= count
+        if not self._missing:
             self._ended.set()
-        return not self._view
+        return not self._missing
 
     def lose(self) -> None:
         """Note that no more will come."""
-        self._lost = bool(self._view)
         self._ended.set()
 
-    async def arrival(self) -> bool:
-        """Wait for all of it; False: the client left before."""
+    def refuse(self) -> None:
+        """Give the memory back: the request is turned down, and what still arrives is dropped."""
+        self._memory = None
+
+    async def arrival(self) -> memoryview | None:
+        """Wait for all of it, and hand it over; None: the client left before."""
         await self._ended.wait()
-        return not self._lost
+        memory, self._memory = self._memory, None  # the connection keeps this object, idle or not
+        return None if self._missing else memory
 
 
 class UploadProtocol(asyncio.BufferedProtocol):
@@ -59,14 +67,21 @@ class UploadProtocol(asyncio.BufferedProtocol):
 
     Args:
         largest: Longest body that is read so; a longer one is left to be refused.
+        allocate: Returns memory for so many bytes.
         config: uvicorn's.
         uvicorns: What else uvicorn makes its protocol with.
     """
 
-    def __init__(self, largest: int, config: Config, **uvicorns: Any) -> None:
+    def __init__(
+        self,
+        largest: int,
+        allocate: Callable[[int], NDArray[np.uint8]],
+        config: Config,
+        **uvicorns: Any,
+    ) -> None:
         from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-        self._largest = largest
+        self._largest, self._allocate = largest, allocate
         self._http = HttpToolsProtocol(config, **uvicorns)
         self._piece = bytearray(PIECE)
         self._upload: Upload | None = None
@@ -103,7 +118,7 @@ class UploadProtocol(asyncio.BufferedProtocol):
     def get_buffer(self, sizehint: int) -> memoryview | bytearray:
         """Return where the next bytes go."""
         del sizehint
-        return self._piece if self._upload is None else self._upload.rest
+        return self._piece if self._upload is None else self._upload.room(self._piece)
 
     def buffer_updated(self, count: int) -> None:
         """Take the bytes that were read."""
@@ -134,7 +149,7 @@ class UploadProtocol(asyncio.BufferedProtocol):
         # The protocol's own head is pipelined behind a request that is still being answered.
         free = self._http.cycle is None or self._http.cycle.response_complete
         if plain and free and length.isdigit() and PIECE < int(length) <= self._largest:
-            self._upload = Upload(int(length))
+            self._upload = Upload(self._allocate(int(length)))
             self._http.scope["extensions"] = {UPLOAD: {BODY: self._upload}}
         self._http.on_headers_complete()
 
@@ -143,7 +158,7 @@ class UploadProtocol(asyncio.BufferedProtocol):
         if self._upload is None:
             self._http.on_body(body)
         else:
-            self._upload.rest[: len(body)] = body
+            self._upload.room(self._piece)[: len(body)] = body
             self._upload.filled(len(body))
 
     def on_message_complete(self) -> None:

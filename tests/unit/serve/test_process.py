@@ -16,6 +16,7 @@ from null_engines import null_engine
 from raudo.backends.base import Resources
 from raudo.detector import DEFAULT_SELECTION, open_artifact
 from raudo.errors import EngineError
+from raudo.serve.arena import Arena
 from raudo.serve.core import Service
 from raudo.serve.instance import Part
 from raudo.serve.observer import NullObserver
@@ -25,7 +26,7 @@ from raudo.serve.settings import Limits
 from raudo.workspace import read_artifact
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine
+    from collections.abc import Coroutine, Iterator
     from pathlib import Path
 
     from raudo.records import Artifact
@@ -38,6 +39,13 @@ BATCH = np.zeros((2, SIDE, SIDE, 3), np.uint8)
 
 def run(work: Coroutine[None, None, None]) -> None:
     asyncio.run(asyncio.wait_for(work, 60))
+
+
+@pytest.fixture
+def arena() -> Iterator[Arena]:
+    arena = Arena(slots=2, size=1 << 16)
+    yield arena
+    arena.close()
 
 
 @pytest.fixture
@@ -55,12 +63,12 @@ class Restarts(NullObserver):
         self.reasons.append(reason)
 
 
-def test_results_are_those_of_the_engine_itself(artifact: Artifact) -> None:
+def test_results_are_those_of_the_engine_itself(artifact: Artifact, arena: Arena) -> None:
     detector = open_artifact(artifact)
     expected = detector.engine.run(BATCH)
 
     async def story() -> None:
-        (instance,) = await ProcessOpener(1, 1, 4)(artifact)
+        (instance,) = await ProcessOpener(1, 1, 4, arena)(artifact)
         assert instance.facts.batch == 4
         assert instance.facts.outputs["scores"] == ("<f4", (100, 2))
         parts = [Part(BATCH[:1], False, DEFAULT_SELECTION), Part(BATCH, True, None)]
@@ -78,16 +86,22 @@ def test_results_are_those_of_the_engine_itself(artifact: Artifact) -> None:
     run(story())
 
 
-def test_images_reach_the_engine_as_they_are(tiny_artifact: Artifact) -> None:
+def test_images_reach_the_engine_as_they_are(tiny_artifact: Artifact, arena: Arena) -> None:
     random = np.random.default_rng(0)
     images = random.integers(0, 256, (3, SIDE, SIDE, 3), np.uint8)
     expected = open_artifact(tiny_artifact).engine.run(images)
 
     async def story() -> None:
-        instance = ProcessInstance(tiny_artifact, Resources(batch=4))
+        instance = ProcessInstance(tiny_artifact, Resources(batch=4), arena)
         await instance.start()
-        for _ in range(2):
-            parts = [Part(images[:1], True, None), Part(images[1:], True, None)]
+        shared = arena.empty(images.nbytes + 7)[7:].reshape(images.shape)
+        shared[:] = images
+        assert arena.place(shared) is not None
+        (whole,) = await instance.run([Part(shared, True, None)])
+        assert whole.outputs is not None
+        np.testing.assert_allclose(whole.outputs.scores, expected.scores, rtol=0, atol=1e-6)
+        for one, others in ((images, images), (shared, images), (images, shared)):
+            parts = [Part(one[:1], True, None), Part(others[1:], True, None)]
             first, second = [r.outputs for r in await instance.run(parts)]
             assert first is not None
             assert second is not None
@@ -98,9 +112,9 @@ def test_images_reach_the_engine_as_they_are(tiny_artifact: Artifact) -> None:
     run(story())
 
 
-def test_killing_engines_fails_no_request(artifact: Artifact) -> None:
+def test_killing_engines_fails_no_request(artifact: Artifact, arena: Arena) -> None:
     async def story() -> None:
-        observer, opener = Restarts(), ProcessOpener(1, 1, 4)
+        observer, opener = Restarts(), ProcessOpener(1, 1, 4, arena)
         instances: list[ProcessInstance] = []
 
         async def opened(artifact: Artifact) -> list[ProcessInstance]:
@@ -132,12 +146,12 @@ def test_killing_engines_fails_no_request(artifact: Artifact) -> None:
     run(story())
 
 
-def test_an_engine_that_cannot_open_leaves_no_process(artifact: Artifact) -> None:
+def test_an_engine_that_cannot_open_leaves_no_process(artifact: Artifact, arena: Arena) -> None:
     async def story() -> None:
         artifact.path.write_bytes(b"no engine")
         before = set(psutil.Process().children())
         with pytest.raises(EngineError, match="canned outputs"):
-            await ProcessOpener(1, 1, 1)(artifact)
+            await ProcessOpener(1, 1, 1, arena)(artifact)
         assert set(psutil.Process().children()) == before
 
     run(story())

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from raudo.serve.arena import private
 from raudo.serve.http import Answer, Endpoint
 from raudo.serve.settings import Limits
 from raudo.serve.uploads import PIECE, UploadProtocol
@@ -48,7 +49,7 @@ async def serving(timeout: float = 5.0) -> AsyncIterator[int]:
     endpoint: Any = Endpoint(digest, Host(timeout))  # type: ignore[arg-type]
     config = uvicorn.Config(
         endpoint,
-        http=partial(UploadProtocol, LARGEST),
+        http=partial(UploadProtocol, LARGEST, private),
         lifespan="off",
         log_level="warning",
     )
