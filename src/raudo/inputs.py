@@ -13,6 +13,7 @@ from raudo.build import ModelFile, ModelInfo
 from raudo.errors import UsageError
 from raudo.images import VIDEO_SUFFIXES, decode, open_video
 from raudo.records import Calibration, Record, Spec
+from raudo.source import first_bytes
 from raudo.worker import Worker
 from raudo.workspace import replacing
 
@@ -80,6 +81,7 @@ def gather(settings: OptimizeSettings, scratch: Path) -> Inputs:
     Raises:
         RaudoError: Something is missing, damaged or does not fit.
     """
+    first_bytes(settings.model)  # a wrong path is told first, and at once
     if settings.data is None and settings.images is None:
         raise UsageError(
             "nothing to validate on",

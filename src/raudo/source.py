@@ -63,7 +63,7 @@ def inspect(path: Path) -> tuple[Evidence, PickleScan]:
         SourceError: The file is missing, empty, damaged, or neither a checkpoint nor ONNX.
         MissingDependencyError: It is an ONNX file, and the onnx package is not installed.
     """
-    head = _first_bytes(path)
+    head = first_bytes(path)
     if head[0] == _PROTOBUF_FIRST_BYTE:
         return _inspect_onnx(path), PickleScan()
     if head != ZIP_MAGIC and head[0] not in _PICKLE_FIRST_BYTES:
@@ -81,7 +81,12 @@ def recognize(evidence: Evidence) -> Family | None:
     return next((f for f in discover.families() if f.recognizes(evidence)), None)
 
 
-def _first_bytes(path: Path) -> bytes:
+def first_bytes(path: Path) -> bytes:
+    """Return what a model file begins with.
+
+    Raises:
+        SourceError: It is missing, empty, a folder, or cannot be read.
+    """
     if path.is_dir():
         raise SourceError(f"{path} is a folder", hint="give the model file in it")
     try:

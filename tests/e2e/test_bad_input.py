@@ -103,6 +103,8 @@ def test_model_files(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     error = refused(tmp_path, "optimize", "model.pt", "--data", str(DATA), "--output", "runs")
     assert "model.pt" in error
     assert refused(tmp_path, "export", "model.pt", "--output", "made")
+    if kind in ("missing", "empty", "folder"):
+        assert "model.pt" in refused(tmp_path, "optimize", "model.pt"), "before any missing option"
     assert not (tmp_path / "pwned").exists()
 
 
