@@ -8,7 +8,7 @@ from typing import Annotated, Literal, TypeVar
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from raudo.errors import UsageError
+from raudo.errors import UsageError, first_problem
 from raudo.records import Target
 
 S = TypeVar("S", bound="Settings")
@@ -195,8 +195,6 @@ def checked(kind: type[S], command: str, **values: object) -> S:
     try:
         return kind.model_validate(values)
     except ValidationError as error:
-        problem = error.errors()[0]
-        where = ".".join(str(part) for part in problem["loc"]) or "settings"
         raise UsageError(
-            f"{where}: {problem['msg']}", hint=f"see 'raudo {command} --help' for what it takes"
+            first_problem(error), hint=f"see 'raudo {command} --help' for what it takes"
         ) from error

@@ -13,6 +13,10 @@ RaudoError                  exit code 2: the user can mend it, the hint says how
 from __future__ import annotations
 
 import functools
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pydantic import ValidationError
 
 
 class RaudoError(Exception):
@@ -61,3 +65,11 @@ class EngineError(RaudoError):
 
 class WorkerError(RaudoError):
     """The process that ran an engine crashed, hung or ran out of memory."""
+
+
+def first_problem(error: ValidationError) -> str:
+    """Return the first problem of a validation in one line, whatever its fields are called."""
+    problem = error.errors()[0]
+    where = ".".join(str(part) for part in problem["loc"])
+    text = f"{where}: {problem['msg']}" if where else str(problem["msg"])
+    return "".join(letter if letter.isprintable() else " " for letter in text)

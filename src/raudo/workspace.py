@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from pydantic import ValidationError
 
-from raudo.errors import EngineError, OutputError
+from raudo.errors import EngineError, OutputError, first_problem
 from raudo.records import Artifact, Manifest, Record, Report, Throughput
 
 if TYPE_CHECKING:
@@ -166,14 +166,6 @@ def _is_file_of(folder: Path, name: str, digest: str) -> bool:
         return Path(name).name == name and sha256(folder / name) == digest
     except (OSError, ValueError):  # missing, or no name that a file can have
         return False
-
-
-def first_problem(error: ValidationError) -> str:
-    """Return the first problem of a validation in one line, whatever its fields are called."""
-    problem = error.errors()[0]
-    where = ".".join(str(part) for part in problem["loc"])
-    text = f"{where}: {problem['msg']}" if where else str(problem["msg"])
-    return "".join(letter if letter.isprintable() else " " for letter in text)
 
 
 @dataclass(frozen=True)

@@ -23,9 +23,9 @@ from pydantic import Field, ValidationError
 
 from raudo.config import Settings
 from raudo.detector import Selection
+from raudo.errors import first_problem
 from raudo.serve.errors import BadRequestError, NotFoundError
 from raudo.serve.records import InferRequest
-from raudo.workspace import first_problem
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
+from raudo.errors import first_problem
 from raudo.serve import openapi
 from raudo.serve.errors import (
     BadRequestError,
@@ -24,7 +25,6 @@ from raudo.serve.oip import decode_base64
 from raudo.serve.records import STAGES, DetectRequest
 from raudo.serve.schemas import DetectBody, DetectOptions, SwapBody
 from raudo.serve.v2 import OpenInference
-from raudo.workspace import first_problem
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping

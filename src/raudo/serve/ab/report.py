@@ -12,10 +12,10 @@ from rich.markup import escape
 from rich.table import Table
 
 from raudo import console
-from raudo.errors import EngineError
+from raudo.errors import EngineError, first_problem
 from raudo.serve.ab.memory import FILE, read
 from raudo.serve.ab.records import Experiment
-from raudo.workspace import first_problem, resolve_run
+from raudo.workspace import resolve_run
 
 if TYPE_CHECKING:
     from raudo.records import Verdict
