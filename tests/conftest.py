@@ -40,6 +40,29 @@ def log_reaches_pytest(monkeypatch: pytest.MonkeyPatch) -> None:
     logger.setLevel(logging.INFO)
 
 
+@pytest.fixture
+def logged() -> Iterator[list[logging.LogRecord]]:
+    """What raudo logs, as its own loggers hand it on: no matter what is set further up."""
+    records: list[logging.LogRecord] = []
+    keeper = logging.Handler()
+    keeper.emit = records.append  # type: ignore[method-assign]
+    logging.disable(logging.NOTSET)
+    known = logging.root.manager.loggerDict.items()
+    ours = [
+        each
+        for name, each in known
+        if name.startswith("raudo.") and isinstance(each, logging.Logger)
+    ]
+    for logger in ours:
+        logger.disabled = False
+        logger.setLevel(logging.INFO)
+        logger.addHandler(keeper)
+    yield records
+    for logger in ours:
+        logger.removeHandler(keeper)
+        logger.setLevel(logging.NOTSET)
+
+
 @pytest.fixture(scope="session")
 def assets() -> Path:
     """Models, data sets and videos that are not part of the repository."""
