@@ -77,8 +77,8 @@ def _holding(height: int, width: int, rim: int, spec: Spec) -> Size:
     """Return the smallest rectangle that holds an image at its scale, with a rim."""
     placed = fit(height, width, spec)
     return (
-        min(_whole(placed.height + rim), spec.height),
-        min(_whole(placed.width + rim), spec.width),
+        min(_side(height, placed.height + rim, placed.scale_y), spec.height),
+        min(_side(width, placed.width + rim, placed.scale_x), spec.width),
     )
 
 
@@ -104,6 +104,13 @@ def _mean_area(rectangles: Sequence[Size], holding: Counter[Size], spec: Spec) -
     return total / max(1, holding.total())
 
 
-def _whole(side: int) -> int:
-    """Round up to whole strides of the coarsest feature map."""
-    return -(-side // STRIDE) * STRIDE
+def _side(length: int, wanted: int, scale: float) -> int:
+    """Round up to whole strides of the coarsest feature map, and so far that the scale stays.
+
+    Args:
+        length: The image's side.
+        wanted: The side that it should have room on; scaled sides were rounded, maybe down.
+        scale: The scale that it should keep.
+    """
+    side = -(-wanted // STRIDE) * STRIDE
+    return side if side / length >= scale else side + STRIDE
