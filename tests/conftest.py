@@ -10,6 +10,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
+import hypothesis
 import numpy as np
 import pytest
 
@@ -23,6 +24,10 @@ if TYPE_CHECKING:
     import onnx
     from numpy.typing import NDArray
 
+# No test may depend on luck or on time: hypothesis tries the same examples each time, however long
+# they take. `pytest --hypothesis-profile=default` looks for new ones.
+hypothesis.settings.register_profile("steady", derandomize=True, deadline=None, database=None)
+hypothesis.settings.load_profile("steady")
 REPOSITORY = Path(__file__).resolve().parents[1]
 # Two processes of tests share the cores: what waits in one must not spin in the way of the other.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")

@@ -217,7 +217,7 @@ def test_speedups_of_the_model_alone() -> None:
 ratios_in = st.lists(st.floats(0.01, 100), min_size=6, max_size=40)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(ratios_in, st.integers(0, 9))
 def test_an_interval_holds_its_median_and_lies_within_the_ratios(
     ratios: list[float], seed: int

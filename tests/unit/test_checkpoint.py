@@ -219,9 +219,7 @@ def test_a_text_of_exabytes_is_refused(opcode: bytes, tmp_path: Path) -> None:
 
 
 @given(st.binary(max_size=400))
-@settings(
-    max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_random_bytes_raise_nothing_but_source_error(tmp_path: Path, data: bytes) -> None:
     for path in (tmp_path / "plain.pt", archive(tmp_path / "zip.pt", data)):
         if path.name == "plain.pt":
@@ -236,9 +234,7 @@ def real(samples: Path) -> bytes:
 
 
 @given(st.data())
-@settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_mutated_checkpoints_raise_nothing_but_source_error(
     tmp_path: Path, real: bytes, data: st.DataObject
 ) -> None:

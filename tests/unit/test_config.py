@@ -129,7 +129,7 @@ VALUES = st.recursive(
 )
 
 
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(st.dictionaries(st.sampled_from(sorted(OptimizeSettings.model_fields)), VALUES))
 def test_any_values_are_settings_or_a_usage_error(values: dict[str, Any]) -> None:
     try:

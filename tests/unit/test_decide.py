@@ -7,7 +7,7 @@ import subprocess
 import sys
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from raudo.checks import assess, needed_count, overall
@@ -256,9 +256,6 @@ def test_decide_needs_no_numpy() -> None:
 # Properties -------------------------------------------------------------------------------------
 
 
-untimed = settings(deadline=None)
-
-
 @st.composite
 def ends(draw: st.DrawFn, centre: st.SearchStrategy[float]) -> tuple[float, float, float]:
     value = draw(centre)
@@ -293,7 +290,6 @@ gates_in = st.builds(
 )
 
 
-@untimed
 @given(crowds, gates_in, st.booleans())
 def test_pure_and_independent_of_the_order(
     crowd: tuple[Candidate, ...], gates: dict[Target, Gates], labelled: bool
@@ -304,7 +300,6 @@ def test_pure_and_independent_of_the_order(
     assert (back[CPU].verdict, back[CPU].choice) == (forth[CPU].verdict, forth[CPU].choice)
 
 
-@untimed
 @given(crowds, gates_in, st.booleans())
 def test_the_choice_passes_every_gate_and_nothing_that_passes_is_faster(
     crowd: tuple[Candidate, ...], gates: dict[Target, Gates], labelled: bool
@@ -326,7 +321,6 @@ def test_the_choice_passes_every_gate_and_nothing_that_passes_is_faster(
     assert all(c.speedup and c.speedup.median <= chosen.speedup.median for c in passing)
 
 
-@untimed
 @given(crowds, gates_in)
 def test_every_verdict_but_pass_names_a_next_step(
     crowd: tuple[Candidate, ...], gates: dict[Target, Gates]
@@ -335,7 +329,6 @@ def test_every_verdict_but_pass_names_a_next_step(
     assert decision.next_steps or decision.verdict == "PASS"
 
 
-@untimed
 @given(
     crowds.filter(len),
     gates_in,
@@ -354,7 +347,6 @@ def test_a_better_candidate_never_makes_the_verdict_worse(
     assert RANK.get(better.verdict, 3) >= RANK.get(before.verdict, 3)
 
 
-@untimed
 @given(crowds, measured(name="newcomer"), gates_in)
 def test_one_more_candidate_never_makes_the_verdict_worse(
     crowd: tuple[Candidate, ...], newcomer: Candidate, gates: dict[Target, Gates]
@@ -364,7 +356,6 @@ def test_one_more_candidate_never_makes_the_verdict_worse(
     assert before == "SKIPPED" or RANK[after] >= RANK[before]
 
 
-@untimed
 @given(measured(), gates_in)
 def test_more_images_than_there_are_settle_an_open_gate(
     only: Candidate, gates: dict[Target, Gates]

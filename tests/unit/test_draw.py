@@ -102,7 +102,7 @@ def test_text_contrasts_with_every_colour() -> None:
 
 
 @given(st.text())
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_plain_text_is_printable_ascii(name: str) -> None:
     text = plain_text(name)
     assert all(" " <= c <= "~" for c in text)

@@ -25,7 +25,7 @@ def found(count: int, seed: int = 0) -> Detections:
     )
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(st.lists(st.integers(0, 5), min_size=1, max_size=12))
 def test_detections_survive_their_file(
     tmp_path_factory: pytest.TempPathFactory, counts: list[int]

@@ -183,7 +183,7 @@ def test_a_png_of_noise_is_larger_than_its_pixels_and_still_whole() -> None:
     assert encoded.is_whole(encoded_as("PNG", 300, 200))
 
 
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(st.sampled_from(sorted(KINDS)), st.data())
 def test_damage_gives_an_image_or_a_data_error(name: str, data: st.DataObject) -> None:
     damaged = bytearray(KINDS[name])
@@ -270,7 +270,6 @@ def test_decoding_says_nothing(tmp_path: Path, capfd: pytest.CaptureFixture[str]
 # Letterboxing
 
 
-@settings(deadline=None)
 @given(SIZES, SIZES, SPECS)
 def test_the_image_fills_its_window_and_the_rest_is_padding(
     height: int, width: int, spec: Spec
@@ -290,7 +289,6 @@ def test_the_image_fills_its_window_and_the_rest_is_padding(
         assert margin <= (1 if spec.letterbox.rounding == "floor" else 0)
 
 
-@settings(deadline=None)
 @given(st.integers(1, 20_000), st.integers(1, 20_000), SPECS)
 def test_the_scaled_image_never_exceeds_the_input(height: int, width: int, spec: Spec) -> None:
     placed = images.fit(height, width, spec)
@@ -299,7 +297,6 @@ def test_the_scaled_image_never_exceeds_the_input(height: int, width: int, spec:
     assert placed.width >= 1 <= placed.height
 
 
-@settings(deadline=None)
 @given(SIZES, SIZES, SPECS, st.tuples(*[st.floats(0, 1)] * 4))
 def test_boxes_map_to_the_input_and_back(
     height: int, width: int, spec: Spec, share: tuple[float, float, float, float]
@@ -365,7 +362,7 @@ def test_what_cannot_be_letterboxed(image: Any) -> None:
         images.letterbox(image, make_spec())
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(SIZES, SIZES, st.sampled_from([(64, 64), (96, 160), (416, 416), (65, 127)]))
 def test_center_is_what_ultralytics_does(height: int, width: int, size: tuple[int, int]) -> None:
     augment = pytest.importorskip("ultralytics.data.augment")
@@ -379,7 +376,7 @@ def test_center_is_what_ultralytics_does(height: int, width: int, size: tuple[in
     assert np.array_equal(images.letterbox(image, make_spec(*size))[0], peer(image=image))
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(st.integers(20, 700), st.integers(20, 700))
 def test_top_left_is_what_yolox_does(height: int, width: int) -> None:
     image = np.random.default_rng(height * 1000 + width).integers(

@@ -7,7 +7,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from raudo.plots import (
@@ -49,7 +49,6 @@ def test_pareto_front_drops_what_is_beaten() -> None:
         lambda pairs: [Point(f"p{i}", x, y, "pass") for i, (x, y) in enumerate(pairs)]
     )
 )
-@settings(deadline=None)
 def test_pareto_front_is_what_nothing_beats(points: list[Point]) -> None:
     front = pareto_front(points)
 

@@ -29,7 +29,7 @@ def threads_of_streams() -> list[str]:
     workers=st.integers(1, 4),
     batch=st.integers(1, 5),
 )
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_order_is_kept_whatever_takes_long(delays: list[int], workers: int, batch: int) -> None:
     sizes = []
 
@@ -104,7 +104,7 @@ def test_no_more_than_so_many_are_alive(workers: int, batch: int) -> None:
     batch=st.integers(1, 4),
     in_source=st.booleans(),
 )
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_an_error_comes_at_its_place(count: int, workers: int, batch: int, in_source: bool) -> None:
     def items() -> Iterator[int]:
         yield from range(count)

@@ -209,7 +209,7 @@ JSON = st.recursive(
 FIELDS = st.sampled_from(sorted(Manifest.model_fields))
 
 
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(
     st.binary(max_size=200)
     | JSON.map(lambda value: json.dumps(value).encode())
