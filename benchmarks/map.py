@@ -180,7 +180,9 @@ def main() -> None:
     """Run both cases and print them."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--json", action="store_true", help="one JSON object a line")
-    parser.add_argument("--rounds", type=int, default=3, help="rounds of each case, half a minute each")
+    parser.add_argument(
+        "--rounds", type=int, default=3, help="rounds of each case, half a minute each"
+    )
     options = parser.parse_args()
     dataset, found, found_again = scenes(seed=0)
     rows = [against_pycocotools(dataset, found, options.rounds)]

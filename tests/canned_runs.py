@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +15,7 @@ from raudo.backends.null import NullBackend, canned
 from raudo.build import ModelInfo
 from raudo.config import OptimizeSettings
 from raudo.records import Artifact, Gpu, Manifest, PrecisionAudit, Spec
+from raudo.reports import html
 from raudo.station import Opened, Station
 from raudo.workspace import read_artifact, sha256, write_manifest
 
@@ -147,6 +147,8 @@ def install(patch: pytest.MonkeyPatch) -> Faults:
     for module in (benchmark, export, inputs, job):
         patch.setattr(module, "Worker", worker)
     patch.setattr(benchmark, "MIN_THROUGHPUT_SECONDS", 0.01)
+    # Drawing takes half of such a run, and has tests of its own.
+    patch.setattr(html, "_both", lambda title, _draw: html.Plot(title, "", ""))
     for name, value in {
         "variants": VARIANTS,
         "targets": ("development", "production_cpu", "production_gpu", "edge"),
@@ -176,9 +178,10 @@ def labelled(folder: Path, engine: Path) -> Path:
         (folder / name / "val").mkdir(parents=True)
     with raudo.load(engine) as detector:
         for image in chosen:
-            shutil.copy(image, folder / "images/val")
-            height, width = cv2.imread(str(image)).shape[:2]
-            found = detector.detect(image)
+            height, width = 160, 240
+            small = folder / "images/val" / f"{image.stem}.png"
+            cv2.imwrite(str(small), cv2.resize(cv2.imread(str(image)), (width, height)))
+            found = detector.detect(small)
             rows = [
                 f"{label} {(x + v) / 2 / width} {(y + w) / 2 / height} "
                 f"{(v - x) / width} {(w - y) / height}"

@@ -38,7 +38,12 @@ def example(family: str, request: pytest.FixtureRequest) -> Path:
     raise AssertionError(f"tests/contract/test_families.py has no example of the family {family}")
 
 
-@pytest.fixture(scope="module", params=discover.names("families"))
+REAL = {"ultralytics": pytest.mark.slow}
+"""Families whose example is a whole network."""
+FAMILIES = [pytest.param(name, marks=REAL.get(name, ())) for name in discover.names("families")]
+
+
+@pytest.fixture(scope="module", params=FAMILIES)
 def file(request: pytest.FixtureRequest) -> tuple[str, Path]:
     return request.param, example(request.param, request)
 

@@ -18,6 +18,7 @@ from serving import served
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+pytestmark = pytest.mark.slow
 HOSTILE = "<img src=x onerror=document.title='broken'>"
 IMAGE = cv2.imencode(".png", np.full((120, 160, 3), 90, np.uint8))[1].tobytes()
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     from serving import Server
 
+pytestmark = pytest.mark.slow
 GROWTH = 50 * MEBIBYTE
 HONEST = request(DETECT, encoded("JPEG"))
 LINGERING, PATIENCE = 200, 0.5

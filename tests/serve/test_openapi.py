@@ -11,14 +11,15 @@ import subprocess
 import sys
 from typing import TYPE_CHECKING
 
+import pytest
+
 from serving import serving
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    import pytest
-
+pytestmark = pytest.mark.slow
 EXAMPLES = int(os.environ.get("RAUDO_OPENAPI_EXAMPLES", "15"))
 GROWTH = 50 << 20
 

@@ -20,13 +20,11 @@ if TYPE_CHECKING:
 
     from serving import Reply, Server
 
+pytestmark = pytest.mark.slow
 QUEUE, CALL_MS, BURST = 4, 400, 24
 LIMITS = ("--queue", str(QUEUE), "--max-batch", "1", "--timeout", "20")
 CLUSTER = ("--cluster", "--replicas", "1")
-KINDS = [
-    pytest.param((), id="machine"),
-    pytest.param(CLUSTER, id="cluster", marks=pytest.mark.slow),
-]
+KINDS = [pytest.param((), id="machine"), pytest.param(CLUSTER, id="cluster")]
 
 
 @pytest.fixture(scope="module", params=KINDS)

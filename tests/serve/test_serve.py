@@ -27,7 +27,10 @@ from serving import served
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="POSIX: signals")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(sys.platform == "win32", reason="POSIX: signals"),
+]
 PICTURES = Path(__file__).parents[2] / "samples" / "coco-mini" / "images" / "val"
 PICTURE = PICTURES / "000000000285.jpg"
 CROWD = sorted(PICTURES.glob("*.jpg"))[:6]
@@ -59,7 +62,6 @@ def post(url: str, body: bytes, kind: str, **headers: str) -> Any:
         return json.load(response)
 
 
-@pytest.mark.slow
 def test_detections_are_those_of_raudo_load(engine: Path, ports: tuple[str, str]) -> None:
     with raudo.load(engine) as detector:
         for picture in CROWD:
@@ -82,7 +84,6 @@ def clients(ports: tuple[str, str]) -> list[tuple[Any, Any]]:
     ]
 
 
-@pytest.mark.slow
 def test_nvidias_client_finds_what_it_expects(ports: tuple[str, str]) -> None:
     for kind, client in clients(ports):
         assert client.is_server_live()
@@ -100,7 +101,6 @@ def test_nvidias_client_finds_what_it_expects(ports: tuple[str, str]) -> None:
         client.close()
 
 
-@pytest.mark.slow
 def test_nvidias_client_gets_the_engines_own_outputs(engine: Path, ports: tuple[str, str]) -> None:
     with raudo.load(engine) as detector:
         batch, _ = detector.prepare([decode(picture) for picture in CROWD[:2]])
@@ -119,7 +119,6 @@ def test_nvidias_client_gets_the_engines_own_outputs(engine: Path, ports: tuple[
         client.close()
 
 
-@pytest.mark.slow
 def test_nvidias_client_sends_image_files(engine: Path, ports: tuple[str, str]) -> None:
     with raudo.load(engine, confidence=0.4) as detector:
         expected = detector.detect(PICTURE)
@@ -134,7 +133,6 @@ def test_nvidias_client_sends_image_files(engine: Path, ports: tuple[str, str]) 
         client.close()
 
 
-@pytest.mark.slow
 def test_tensors_may_be_json(ports: tuple[str, str]) -> None:
     http, client = clients(ports)[0]
     (_, height, width, _) = client.get_model_metadata("detector")["inputs"][0]["shape"]

@@ -31,6 +31,7 @@ def info(monkeypatch: pytest.MonkeyPatch) -> ModelInfo:
     classes = open_dataset(DATA, ("val",)).classes
     found = ModelInfo(Spec(family="any", height=416, width=416, classes=classes), True, "0" * 64)
     monkeypatch.setattr(inputs, "inspect", lambda _file, _timeout: found)
+    monkeypatch.setattr(inputs, "first_bytes", lambda _path: b"PK")
     return found
 
 

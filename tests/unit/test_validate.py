@@ -96,6 +96,7 @@ def test_resamples_follow_the_seed(dataset: Dataset) -> None:
     assert with_losses(*tables, 100, seed=3) != with_losses(*tables, 100, seed=4)
 
 
+@pytest.mark.slow
 def test_intervals_cover_the_truth() -> None:
     """Of engines that are equally good, about 95 % of the intervals must hold zero."""
     rng = np.random.default_rng(5)

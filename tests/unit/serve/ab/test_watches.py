@@ -17,21 +17,25 @@ def share(first: np.ndarray) -> float:
     return float(np.isfinite(first).mean())
 
 
+@pytest.mark.slow
 def test_no_false_alarms_though_nothing_is_tolerated() -> None:
     assert share(ab.split(ab.World(), TESTS, seed=1, steps=2000).strict) <= ALPHA
     assert share(ab.shadow(ab.World(), TESTS, seed=2, steps=2000).strict) <= ALPHA
 
 
+@pytest.mark.slow
 def test_what_is_tolerated_is_left_alone() -> None:
     world = ab.World(slowdown=5.0, agreement=97.5)
     assert share(ab.shadow(world, TESTS, seed=3, steps=2000).guarded) <= ALPHA
 
 
+@pytest.mark.slow
 def test_a_slowdown_is_found() -> None:
     slow = ab.World(slowdown=10.0)
     assert share(ab.shadow(slow, TESTS, seed=4, steps=3000).guarded) >= 0.9
 
 
+@pytest.mark.slow
 def test_a_drop_of_agreement_is_found() -> None:
     unlike = ab.World(agreement=ab.EXPECTED - 2)
     assert share(ab.shadow(unlike, TESTS, seed=5).guarded) >= 0.9
