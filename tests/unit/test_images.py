@@ -453,6 +453,15 @@ def test_a_video_without_frames(tmp_path: Path) -> None:
         list(images.read_video(tmp_path / "a.avi"))
 
 
+def test_a_video_whose_size_changes_midway_keeps_the_first(tmp_path: Path) -> None:
+    shades = [np.full(size, 200, np.uint8) for size in ((240, 320), (300, 640)) for _ in range(5)]
+    stream = b"".join(cv2.imencode(".jpg", shade)[1].tobytes() for shade in shades)
+    (tmp_path / "v.mpeg").write_bytes(stream)
+    frames = list(images.read_video(tmp_path / "v.mpeg"))
+    assert [frame.shape for frame in frames] == [(240, 320, 3)] * 10
+    assert min(frame.min() for frame in frames) > 150, "scaled, not cut out or filled up"
+
+
 def test_a_video_cut_off_before_its_index(tmp_path: Path) -> None:
     write_video(tmp_path / "a.mp4", 30, "mp4v")
     whole = (tmp_path / "a.mp4").read_bytes()
