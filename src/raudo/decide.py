@@ -161,7 +161,7 @@ def _none_able(
     if any(c.status == "FAILED" for c in candidates):
         verdict = "FAIL"
     elif any(c.untried for c in candidates):
-        verdict, step = "INCONCLUSIVE", "give it more time: `time_budget` in the settings"
+        verdict, step = "INCONCLUSIVE", "give it more time: --time-budget"
     return Decision(
         verdict=verdict, choice=None, reasons=absent or (why_none[0],), next_steps=(step,)
     )
@@ -321,7 +321,7 @@ _FASTER_GPU = "try other GPU settings: FP16 or INT8, a larger workspace, CUDA gr
 _CALIBRATE = (
     "calibrate on more images, and on images like those of production (`calibration_images`)",
     "keep the layers that lose most in a higher precision",
-    "use BF16 instead of INT8: it needs no calibration and loses less",
+    "where the CPU computes in BF16, use that instead: it needs no calibration and loses less",
 )
 _FULL_PRECISION = (
     "an FP32 engine should not differ: see in the report which stage diverges, and report a bug",
