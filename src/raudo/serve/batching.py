@@ -114,26 +114,33 @@ class Line:
             self._arrived.clear()
             await self._arrived.wait()
 
-    def take(self, images: int, *, first: bool = True) -> list[Waiting]:
-        """Take the next requests that have at most so many images together.
+    def take(self, images: int, size: tuple[int, int] | None = None) -> list[Waiting]:
+        """Take the next requests for one batch: of one size, and at most so many images together.
+
+        Those of another size keep their places, and the first of them is a later batch's first.
 
         Args:
             images: Most images.
-            first: Whether they are a batch's first, and so one of them may be alone.
+            size: Height and width of the images of a batch that began already; None: it begins.
         """
         taken: list[Waiting] = []
-        while self._waiting and (head := self._waiting[0]):
+        passed: list[Waiting] = []
+        while self._waiting:
+            head = self._waiting.popleft()
             if head.over:
-                self._waiting.popleft()
                 continue
-            shared = bool(taken) or not first
-            if len(head.part.images) > images or (head.alone and shared):
+            if size is not None and head.part.size != size:
+                passed.append(head)
+                continue
+            if len(head.part.images) > images or (head.alone and size is not None):
+                passed.append(head)
                 break
-            taken.append(self._waiting.popleft())
-            images -= len(head.part.images)
+            taken.append(head)
+            images, size = images - len(head.part.images), head.part.size
             head.take()
             if head.alone:
                 break
+        self._waiting.extendleft(reversed(passed))
         return taken
 
 
@@ -176,7 +183,7 @@ class Batcher:
                 await asyncio.wait_for(self._line.arrival(), left)
             except asyncio.TimeoutError:
                 return
-            more = self._line.take(room, first=False)
+            more = self._line.take(room, batch[0].part.size)
             if not more and len(self._line):
                 return
             room -= sum(len(w.part.images) for w in more)

@@ -134,7 +134,7 @@ class Service:
         self._loaded += 1
         facts = instances[0].facts
         version = ModelVersion(
-            str(self._loaded), variant, artifact, run, facts.batch, dict(facts.outputs)
+            str(self._loaded), variant, artifact, run, facts.batch, facts.rectangles
         )
         before = self._deployments.get(variant)
         self._deployments[variant] = Deployment(version, instances, self.limits, self.observer)

@@ -19,8 +19,9 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from raudo.backends.base import Engine
     from raudo.detector import Detector, Selection
-    from raudo.records import Artifact, Detections
+    from raudo.records import Artifact, Detections, Spec
 
 log = logging.getLogger(__name__)
 
@@ -59,6 +60,12 @@ class Part:
         """What it wants, without its images."""
         return Want(len(self.images), self.raw, self.selection)
 
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of its images; a batch has one."""
+        _, height, width, _ = self.images.shape
+        return height, width
+
 
 @dataclass(frozen=True)
 class Result:
@@ -80,16 +87,34 @@ class Result:
 
 
 @dataclass(frozen=True)
+class Rectangle:
+    """An input rectangle that an engine takes images in.
+
+    Attributes:
+        spec: What it takes and gives there.
+        outputs: Data type and shape of each output for one image, in the contract's order.
+    """
+
+    spec: Spec
+    outputs: dict[str, tuple[str, tuple[int, ...]]]
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width."""
+        return self.spec.height, self.spec.width
+
+
+@dataclass(frozen=True)
 class Facts:
     """What trying an engine told.
 
     Attributes:
         batch: Most images that it takes at once.
-        outputs: Data type and shape of each output for one image, in the contract's order.
+        rectangles: Those that it takes images in, the model's own first.
     """
 
     batch: int
-    outputs: dict[str, tuple[str, tuple[int, ...]]]
+    rectangles: tuple[Rectangle, ...]
 
 
 class Instance(Protocol):
@@ -122,24 +147,27 @@ def open_engine(artifact: Artifact, resources: Resources) -> tuple[Detector, Fac
     """
     try:
         detector = open_artifact(artifact, resources)
-        return detector, Facts(resources.batch, _try(detector, resources.batch))
+        return detector, Facts(resources.batch, _try(detector.engine, resources.batch))
     except Exception as error:
         if resources.batch == 1:
             raise
         log.warning("%s takes no batch of %d: %s", artifact.path, resources.batch, error)
     detector = open_artifact(artifact, replace(resources, batch=1))
-    return detector, Facts(1, _try(detector, 1))
+    return detector, Facts(1, _try(detector.engine, 1))
 
 
-def _try(detector: Detector, batch: int) -> dict[str, tuple[str, tuple[int, ...]]]:
-    spec = detector.spec
-    zeros = np.zeros((batch, spec.height, spec.width, 3), np.uint8)
-    detector.engine.run(zeros)  # the first one may compile
-    return {
-        name: (value.dtype.str, value.shape[1:])
-        for name, value in vars(detector.engine.run(zeros[:1])).items()
-        if value is not None
-    }
+def _try(engine: Engine, batch: int) -> tuple[Rectangle, ...]:
+    found = []
+    for spec in engine.specs:
+        zeros = np.zeros((batch, spec.height, spec.width, 3), np.uint8)
+        engine.run(zeros)  # the first one may compile
+        outputs = {
+            name: (value.dtype.str, value.shape[1:])
+            for name, value in vars(engine.run(zeros[:1])).items()
+            if value is not None
+        }
+        found.append(Rectangle(spec, outputs))
+    return tuple(found)
 
 
 def run_parts(

@@ -16,8 +16,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from raudo.records import Spec
-    from raudo.serve.instance import Facts
+    from raudo.serve.instance import Facts, Rectangle
 
 ALIGNMENT = 64
 
@@ -49,33 +48,29 @@ class Tensor:
         return self.offset + prod(self.shape) * np.dtype(self.dtype).itemsize
 
 
-@dataclass(frozen=True)
-class Layout:
-    """Where the tensors lie: `images`, then the engine's outputs."""
+def tensors_of(rectangle: Rectangle, batch: int) -> tuple[Tensor, ...]:
+    """Lay out one batch of an input rectangle: `images`, then the engine's outputs."""
+    shapes = {"images": ("uint8", (*rectangle.size, 3)), **rectangle.outputs}
+    tensors: list[Tensor] = []
+    end = 0
+    for name, (dtype, shape) in shapes.items():
+        start = -(-end // ALIGNMENT) * ALIGNMENT
+        tensors.append(Tensor(name, dtype, (batch, *shape), start))
+        end = tensors[-1].end
+    return tuple(tensors)
 
-    tensors: tuple[Tensor, ...]
 
-    @classmethod
-    def of(cls, spec: Spec, facts: Facts) -> Layout:
-        """Lay out one batch of an engine."""
-        shapes = {"images": ("uint8", (spec.height, spec.width, 3)), **facts.outputs}
-        tensors: list[Tensor] = []
-        end = 0
-        for name, (dtype, shape) in shapes.items():
-            start = -(-end // ALIGNMENT) * ALIGNMENT
-            tensors.append(Tensor(name, dtype, (facts.batch, *shape), start))
-            end = tensors[-1].end
-        return cls(tuple(tensors))
+def shared(descriptor: int, facts: Facts) -> dict[tuple[int, int], dict[str, NDArray[Any]]]:
+    """Return the tensors of a batch, by input rectangle and name, in reserved memory.
 
-    @property
-    def size(self) -> int:
-        """Bytes that all of them take."""
-        return self.tensors[-1].end
-
-    def map(self, descriptor: int) -> dict[str, NDArray[Any]]:
-        """Return the tensors in reserved memory; it stays mapped as long as one of them is used."""
-        os.ftruncate(descriptor, self.size)
-        memory = mmap.mmap(descriptor, self.size)
-        return {
-            t.name: np.ndarray(t.shape, np.dtype(t.dtype), memory, t.offset) for t in self.tensors
-        }
+    A batch has one rectangle, so those of all begin at the same byte. The memory stays mapped as
+    long as one of them is used.
+    """
+    layouts = {each.size: tensors_of(each, facts.batch) for each in facts.rectangles}
+    size = max(tensors[-1].end for tensors in layouts.values())
+    os.ftruncate(descriptor, size)
+    memory = mmap.mmap(descriptor, size)
+    return {
+        rectangle: {t.name: np.ndarray(t.shape, np.dtype(t.dtype), memory, t.offset) for t in each}
+        for rectangle, each in layouts.items()
+    }

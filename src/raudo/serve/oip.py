@@ -253,9 +253,10 @@ def model(service: Service, name: str, version: str = "") -> ModelVersion:
 
 def tensors(version: ModelVersion) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Return name, datatype and shape of all inputs and of all outputs; -1 may be any number."""
-    spec = version.spec
+    heights, widths = zip(*(rectangle.size for rectangle in version.rectangles), strict=True)
+    height, width = (sides[0] if len(set(sides)) == 1 else -1 for sides in (heights, widths))
     inputs = [
-        {"name": IMAGES, "datatype": "UINT8", "shape": [-1, spec.height, spec.width, 3]},
+        {"name": IMAGES, "datatype": "UINT8", "shape": [-1, height, width, 3]},
         {"name": ENCODED, "datatype": "BYTES", "shape": [-1]},
     ]
     outputs = [
@@ -284,6 +285,7 @@ def configuration(service: Service, version: ModelVersion) -> dict[str, Any]:
     manifest = version.artifact.manifest
     described = {
         "classes": json.dumps(list(version.spec.classes)),
+        "rectangles": json.dumps([rectangle.size for rectangle in version.rectangles]),
         "engine": manifest.name,
         "precision": manifest.precision,
         "variant": version.variant,

@@ -11,6 +11,7 @@ import numpy as np
 
 from raudo import images
 from raudo.errors import DataError
+from raudo.rectangles import smallest
 from raudo.serve.errors import BadRequestError, TooLargeError
 
 if TYPE_CHECKING:
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from raudo.images import Fit
-    from raudo.records import Spec
     from raudo.serve.records import InferRequest, ModelVersion
     from raudo.serve.settings import Limits
 
@@ -45,41 +45,48 @@ class Preparer:
             BadRequestError: There is no image, they are too many, or not what the engine takes.
             TooLargeError: An image has too many pixels.
         """
-        count, spec = len(request.images), version.spec
+        count = len(request.images)
         if not 1 <= count <= version.max_batch:
             raise BadRequestError(
                 f"{count} images in a request",
                 hint=f"send 1 to {version.max_batch} at once",
             )
         if not isinstance(request.images, tuple):
-            expected = (spec.height, spec.width, 3)
-            if request.images.dtype != np.uint8 or request.images.shape[1:] != expected:
+            expected = [(*rectangle.size, 3) for rectangle in version.rectangles]
+            if request.images.dtype != np.uint8 or request.images.shape[1:] not in expected:
+                taken = " or ".join(f"[n, {h}, {w}, {c}]" for h, w, c in expected)
                 raise BadRequestError(
                     f"the images are {request.images.dtype.name} {list(request.images.shape)}",
-                    hint=f"this model takes uint8 [n, {spec.height}, {spec.width}, 3]",
+                    hint=f"this model takes uint8 {taken}",
                 )
             return request.images, ()
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._pool, self._decode, request.images, spec)
+        return await loop.run_in_executor(self._pool, self._decode, request.images, version)
 
-    def _decode(self, files: tuple[bytes, ...], spec: Spec) -> Prepared:
+    def _decode(self, files: tuple[bytes, ...], version: ModelVersion) -> Prepared:
+        try:
+            return self._letterboxed(files, version)
+        except DataError as error:
+            raise BadRequestError(error.message, hint=error.hint) from error
+
+    def _letterboxed(self, files: tuple[bytes, ...], version: ModelVersion) -> Prepared:
+        sizes = [self._size(file) for file in files]
+        spec = smallest(sizes, [rectangle.spec for rectangle in version.rectangles])
         shape = (len(files), spec.height, spec.width, 3)
         batch = self._allocate(prod(shape)).reshape(shape)
         return batch, tuple(
-            self._place(file, spec, batch[index]) for index, file in enumerate(files)
+            images.letterbox(images.decode(file), spec, batch[index])[1]
+            for index, file in enumerate(files)
         )
 
-    def _place(self, file: bytes, spec: Spec, out: NDArray[np.uint8]) -> Fit:
-        try:
-            height, width = images.read_size(file)
-            if height * width > self._limits.pixels:
-                raise TooLargeError(
-                    f"the image has {width}x{height} pixels",
-                    hint=f"send at most {self._limits.pixels} pixels",
-                )
-            return images.letterbox(images.decode(file), spec, out)[1]
-        except DataError as error:
-            raise BadRequestError(error.message, hint=error.hint) from error
+    def _size(self, file: bytes) -> tuple[int, int]:
+        height, width = images.read_size(file)
+        if height * width > self._limits.pixels:
+            raise TooLargeError(
+                f"the image has {width}x{height} pixels",
+                hint=f"send at most {self._limits.pixels} pixels",
+            )
+        return height, width
 
     def close(self) -> None:
         """End the threads."""

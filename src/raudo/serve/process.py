@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from raudo.backends.base import Outputs, Resources
 from raudo.errors import RaudoError, WorkerError
 from raudo.serve.channel import Channel
-from raudo.serve.instance import Result
-from raudo.serve.memory import Layout, reserve
+from raudo.serve.memory import reserve, shared
 from raudo.worker import describe_death
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from raudo.records import Artifact
     from raudo.serve.arena import Arena
-    from raudo.serve.instance import Facts, Part, Want
+    from raudo.serve.instance import Facts, Part, Result, Want
 
 PROGRAM = "from raudo.serve.station import main; main({}, {})"
 OPEN_SECONDS = 600.0
@@ -46,7 +46,7 @@ class ProcessInstance:
         self.facts: Facts
         self._artifact, self._resources, self._arena = artifact, resources, arena
         self._descriptor = reserve()
-        self._tensors: dict[str, NDArray[Any]] = {}
+        self._tensors: dict[tuple[int, int], dict[str, NDArray[Any]]] = {}
         self._alive = asyncio.Event()
         self._closing = False
         self._tell: Callable[[str], None] = lambda _: None
@@ -74,15 +74,15 @@ class ProcessInstance:
         self._watching = asyncio.get_running_loop().create_task(self._watch())
 
     async def _spawn(self) -> None:
-        shared = (self._descriptor, self._arena.descriptor)
-        self._channel = await Channel.to(PROGRAM.format(*shared), *shared)
+        memory = (self._descriptor, self._arena.descriptor)
+        self._channel = await Channel.to(PROGRAM.format(*memory), *memory)
         try:
             opened = self._channel.ask(OPEN_SECONDS, "open", self._artifact, self._resources)
             self.facts = await opened
         except BaseException:
             await self._channel.close()
             raise
-        self._tensors = Layout.of(self._artifact.manifest.spec, self.facts).map(self._descriptor)
+        self._tensors = shared(self._descriptor, self.facts)
         self._alive.set()
 
     async def _watch(self) -> None:
@@ -109,35 +109,31 @@ class ProcessInstance:
             RaudoError: The engine failed.
         """
         await self._alive.wait()
-        images, places, first = self._tensors["images"], [], 0
+        size = parts[0].size
+        tensors, places, first = self._tensors[size], [], 0
         for part in parts:
             places.append(self._arena.place(part.images))
             if places[-1] is None:
-                images[first : first + len(part.images)] = part.images
+                tensors["images"][first : first + len(part.images)] = part.images
             first += len(part.images)
-        found = await self._ask_run([part.want for part in parts], places)
+        found = await self._ask_run(size, [part.want for part in parts], places)
         results, first = [], 0
         for part, result in zip(parts, found, strict=True):
             last = first + len(part.images)
-            results.append(self._with_outputs(result, first, last) if part.raw else result)
+            results.append(_with_outputs(result, tensors, first, last) if part.raw else result)
             first = last
         return results
 
-    async def _ask_run(self, wants: list[Want], places: list[int | None]) -> list[Result]:
+    async def _ask_run(
+        self, size: tuple[int, int], wants: list[Want], places: list[int | None]
+    ) -> list[Result]:
         try:
-            found: list[Result] = await self._channel.ask(RUN_SECONDS, "run", wants, places)
+            found: list[Result] = await self._channel.ask(RUN_SECONDS, "run", size, wants, places)
         except WorkerError:
             if self._channel.ended.done():
                 self._alive.clear()
             raise
         return found
-
-    def _with_outputs(self, result: Result, first: int, last: int) -> Result:
-        names = ("boxes", "scores", "labels")
-        taken = {n: self._tensors[n][first:last].copy() for n in names if n in self._tensors}
-        return Result(
-            Outputs(**taken), result.detections, result.infer, result.select, result.batch
-        )
 
     async def close(self) -> None:
         """End the process."""
@@ -147,6 +143,13 @@ class ProcessInstance:
         await asyncio.gather(self._watching, return_exceptions=True)
         self._tensors = {}
         os.close(self._descriptor)
+
+
+def _with_outputs(
+    result: Result, tensors: dict[str, NDArray[Any]], first: int, last: int
+) -> Result:
+    taken = {n: tensors[n][first:last].copy() for n in tensors if n != "images"}
+    return replace(result, outputs=Outputs(**taken))
 
 
 class ProcessOpener:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from raudo.detector import DEFAULT_SELECTION, Selection
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
     from raudo.backends.base import Outputs
     from raudo.records import Artifact, Detections, Spec
+    from raudo.serve.instance import Rectangle
 
 
 STAGES = ("decode", "queue", "infer", "select", "total")
@@ -118,7 +119,7 @@ class ModelVersion:
         artifact: The engine file and its manifest.
         run: Name of the run folder that chose it; None for an engine file.
         max_batch: Most images that it takes at once.
-        outputs: Data type and shape of each of its outputs for one image.
+        rectangles: The input rectangles that it takes images in, the model's own first.
         ready: Whether it takes requests.
     """
 
@@ -127,10 +128,21 @@ class ModelVersion:
     artifact: Artifact
     run: str | None = None
     max_batch: int = 1
-    outputs: dict[str, tuple[str, tuple[int, ...]]] = field(default_factory=dict)
+    rectangles: tuple[Rectangle, ...] = ()
     ready: bool = True
 
     @property
     def spec(self) -> Spec:
-        """What the engine takes and gives."""
+        """What the engine takes and gives at the model's own size."""
         return self.artifact.manifest.spec
+
+    @property
+    def outputs(self) -> dict[str, tuple[str, tuple[int, ...]]]:
+        """Data type and shape of each output for one image; -1 where rectangles differ."""
+        found: dict[str, tuple[str, tuple[int, ...]]] = {}
+        for rectangle in self.rectangles:
+            for name, (dtype, shape) in rectangle.outputs.items():
+                before = found.get(name, (dtype, shape))[1]
+                same = (a if a == b else -1 for a, b in zip(before, shape, strict=True))
+                found[name] = (dtype, tuple(same))
+        return found

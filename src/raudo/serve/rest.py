@@ -161,6 +161,7 @@ def describe_version(version: ModelVersion) -> dict[str, object]:
         "engine": manifest.name,
         "precision": manifest.precision,
         "input": [manifest.spec.height, manifest.spec.width],
+        "rectangles": [list(rectangle.size) for rectangle in version.rectangles],
         "classes": list(manifest.spec.classes),
         "max_batch": version.max_batch,
     }

@@ -105,7 +105,10 @@ class LoadedVersion(Record):
     run: str | None
     engine: str
     precision: str
-    input: tuple[int, int] = Field(description="Height and width")
+    input: tuple[int, int] = Field(description="Height and width of the model's own input")
+    rectangles: tuple[tuple[int, int], ...] = Field(
+        description="Height and width of each input that it takes; an image goes to the smallest"
+    )
     classes: tuple[str, ...]
     max_batch: int
 

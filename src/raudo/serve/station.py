@@ -13,7 +13,7 @@ import numpy as np
 from raudo import worker
 from raudo.serve.arena import attached
 from raudo.serve.instance import open_engine, run_parts
-from raudo.serve.memory import Layout
+from raudo.serve.memory import shared
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -37,45 +37,51 @@ class EngineStation:
     def __init__(self, descriptor: int, arena: int) -> None:
         self._descriptor = descriptor
         self._arena = attached(arena)
-        self._tensors: dict[str, NDArray[Any]] = {}
+        self._tensors: dict[tuple[int, int], dict[str, NDArray[Any]]] = {}
 
     def open(self, artifact: Artifact, resources: Resources) -> Facts:
         """Load the engine, try it, and lay out the memory."""
         self._detector, facts = open_engine(artifact, resources)
-        self._tensors = Layout.of(artifact.manifest.spec, facts).map(self._descriptor)
+        self._tensors = shared(self._descriptor, facts)
         return facts
 
-    def run(self, wants: Sequence[Want], places: Sequence[int | None]) -> list[Result]:
+    def run(
+        self, size: tuple[int, int], wants: Sequence[Want], places: Sequence[int | None]
+    ) -> list[Result]:
         """Run a batch; outputs that are wanted are left in memory.
 
         Args:
+            size: Height and width of the images.
             wants: What each part wants.
             places: At which byte of the arena each part's images begin; None: they lie in their
                 rows of the batch already.
         """
-        images = self._gathered(wants, places)
-        return run_parts(self._detector, images, wants, self._leave)
+        tensors = self._tensors[size]
 
-    def _gathered(self, wants: Sequence[Want], places: Sequence[int | None]) -> NDArray[np.uint8]:
-        """Return the batch; images that are alone stay where they are."""
+        def leave(outputs: Outputs, first: int, last: int) -> None:
+            for name, value in vars(outputs).items():
+                if value is not None:
+                    tensors[name][first:last] = value[first:last]
+
+        images = self._gathered(tensors["images"], wants, places)
+        return run_parts(self._detector, images, wants, leave)
+
+    def _gathered(
+        self, batch: NDArray[np.uint8], wants: Sequence[Want], places: Sequence[int | None]
+    ) -> NDArray[np.uint8]:
+        """Put the images into a batch; those that are alone stay where they are."""
+        shape = batch.shape[1:]
         if len(wants) == 1 and places[0] is not None:
-            return self._placed(wants[0], places[0])
-        batch: NDArray[np.uint8] = self._tensors["images"]
+            return self._placed(places[0], (wants[0].images, *shape))
         last = 0
         for want, place in zip(wants, places, strict=True):
             first, last = last, last + want.images
             if place is not None:
-                batch[first:last] = self._placed(want, place)
+                batch[first:last] = self._placed(place, (want.images, *shape))
         return batch[:last]
 
-    def _placed(self, want: Want, place: int) -> NDArray[np.uint8]:
-        shape = (want.images, *self._tensors["images"].shape[1:])
+    def _placed(self, place: int, shape: tuple[int, ...]) -> NDArray[np.uint8]:
         return np.ndarray(shape, np.uint8, self._arena.data, place)
-
-    def _leave(self, outputs: Outputs, first: int, last: int) -> None:
-        for name, value in vars(outputs).items():
-            if value is not None:
-                self._tensors[name][first:last] = value[first:last]
 
 
 def main(descriptor: int, arena: int) -> None:

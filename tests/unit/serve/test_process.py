@@ -70,7 +70,7 @@ def test_results_are_those_of_the_engine_itself(artifact: Artifact, arena: Arena
     async def story() -> None:
         (instance,) = await ProcessOpener(1, 1, 4, arena)(artifact)
         assert instance.facts.batch == 4
-        assert instance.facts.outputs["scores"] == ("<f4", (100, 2))
+        assert instance.facts.rectangles[0].outputs["scores"] == ("<f4", (100, 2))
         parts = [Part(BATCH[:1], False, DEFAULT_SELECTION), Part(BATCH, True, None)]
         found, raw = await instance.run(parts)
         assert found.outputs is None
