@@ -6,10 +6,12 @@ from typing import TYPE_CHECKING
 
 import sample_report
 from raudo.backends.null import NullBackend, canned
+from raudo.build import combine
 from raudo.records import Artifact, Manifest, Spec
-from raudo.workspace import sha256, write_manifest
+from raudo.workspace import read_artifact, sha256, write_manifest
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from raudo.records import Precision
@@ -44,6 +46,28 @@ def null_engine(
         files_sha256={path.name: sha256(path)},
     )
     write_manifest(Artifact(path, manifest))
+    return path
+
+
+def spec_of(size: tuple[int, int]) -> Spec:
+    """Return the spec of an engine of that height and width."""
+    return Spec(family="any", height=size[0], width=size[1], classes=CLASSES)
+
+
+def part(folder: Path, size: tuple[int, int], source: str = "0" * 64) -> Path:
+    """Write a null engine of a size; what it finds depends on the size."""
+    path = null_engine(folder / f"null@{size[0]}x{size[1]}.npz", seed=sum(size) + size[0])
+    artifact = read_artifact(path)
+    changed = artifact.manifest.model_copy(
+        update={"spec": spec_of(size), "source_sha256": source, "name": path.stem}
+    )
+    write_manifest(Artifact(path, changed))
+    return path
+
+
+def mixed_engine(path: Path, sizes: Sequence[tuple[int, int]]) -> Path:
+    """Write an engine of several input rectangles, the model's own first."""
+    combine("null@mixed+own", [part(path.parent, size) for size in sizes], path)
     return path
 
 

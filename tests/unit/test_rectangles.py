@@ -7,14 +7,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from null_engines import null_engine
-from raudo.build import combine
+from null_engines import mixed_engine, part, spec_of
 from raudo.detector import load
 from raudo.errors import DataError, EngineError
 from raudo.images import fit
-from raudo.records import Spec
 from raudo.rectangles import smallest
-from raudo.workspace import read_artifact, write_manifest
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -25,27 +22,10 @@ OWN, WIDE, TALL = (64, 64), (32, 64), (64, 32)
 FRAMES = {WIDE: (90, 200), TALL: (200, 90), OWN: (200, 200)}
 
 
-def spec_of(size: tuple[int, int]) -> Spec:
-    return Spec(family="any", height=size[0], width=size[1], classes=("cat", "dog"))
-
-
-def part(folder: Path, size: tuple[int, int], source: str = "0" * 64) -> Path:
-    """Write a null engine of a size; what it finds depends on the size."""
-    path = null_engine(folder / f"null@{size[0]}x{size[1]}.npz", seed=sum(size) + size[0])
-    artifact = read_artifact(path)
-    changed = artifact.manifest.model_copy(
-        update={"spec": spec_of(size), "source_sha256": source, "name": path.stem}
-    )
-    write_manifest(type(artifact)(path, changed))
-    return path
-
-
 @pytest.fixture
 def engine(tmp_path: Path) -> Path:
     """An engine of three rectangles."""
-    parts = [part(tmp_path, size) for size in (OWN, WIDE, TALL)]
-    combine("null@32x64+64x32+own", parts, tmp_path / "mixed.npz")
-    return tmp_path / "mixed.npz"
+    return mixed_engine(tmp_path / "mixed.npz", (OWN, WIDE, TALL))
 
 
 def frame(size: tuple[int, int], seed: int = 0) -> NDArray[np.uint8]:
