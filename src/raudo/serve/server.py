@@ -142,13 +142,13 @@ class Server:
     def __init__(self, settings: ServeSettings) -> None:
         self._settings = settings
         self._source = Source(settings.source, settings.target)
+        self._files = self._source.files()  # before anything else starts, or is logged
         self._stop = asyncio.Event()
         self._telemetry = Telemetry()
 
     async def run(self, door: socket.socket) -> None:
         """Load, serve, drain."""
         settings = self._settings
-        files = self._source.files()
         run = self._source.run().folder.name if self._source.is_run else None
         arena = Arena()
         opener = ProcessOpener(
@@ -160,7 +160,7 @@ class Server:
         )
         self._service = service
         try:
-            served = await load_best(service, files, run=run)
+            served = await load_best(service, self._files, run=run)
             await self._compare(served, settings.source)
             await self._listen(door, arena)
         finally:
