@@ -16,7 +16,7 @@ from raudo.benchmark import TimingPlan, WorkerOptions
 from raudo.build import ModelFile, build
 from raudo.errors import DataError, UsageError
 from raudo.evaluate import evaluate
-from raudo.images import VIDEO_SUFFIXES
+from raudo.images import VIDEO_SUFFIXES, decode
 from raudo.inputs import extract_frames, inspect
 from raudo.plan import baseline_plan
 from raudo.records import Accuracy, Record, Similarity
@@ -149,6 +149,8 @@ def benchmark_engines(
     listener.step("Opening the engines")
     with contest.entered() as entrants, tempfile.TemporaryDirectory() as scratch:
         files = frame_files(images, Path(scratch))
+        for file in files:
+            decode(file)  # a damaged image is no engine's fault
         listener.step("Timing, round by round", budget)
         plan = TimingPlan(
             budget,

@@ -258,14 +258,19 @@ def show_detected(summary: Summary, *, as_json: bool) -> None:
         print_json(summary.model_dump(mode="json"))
         return
     out.print(
-        f"{summary.frames} frames, {summary.detections} detections, {summary.fps:.1f} FPS "
-        "with decoding and writing",
+        f"{_counted(summary.frames, 'frame')}, {_counted(summary.detections, 'detection')}, "
+        f"{summary.fps:.1f} FPS with decoding and writing",
         highlight=False,
     )
     for file, reason in summary.skipped.items():
-        out.print(f"[yellow]warning:[/] {escape(file)}: {escape(reason)}", highlight=False)
+        where = "" if file in reason else f"{file}: "
+        out.print(f"[yellow]warning:[/] {escape(where + reason)}", highlight=False, soft_wrap=True)
     for path in summary.outputs:
         out.print(f"wrote {path}", highlight=False, markup=False, soft_wrap=True)
+
+
+def _counted(number: int, what: str) -> str:
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
 
 
 def show_records(records: Sequence[Record | Entry], *, as_json: bool) -> None:

@@ -135,7 +135,8 @@ def _unrecognized(evidence: Evidence) -> SourceError:
     else:
         own = sorted(n for n in evidence.imports if not n.startswith(("torch", "collections")))
         keys = sorted(s for s in evidence.strings if s.endswith((".weight", ".bias")))
-        found = f"objects of {_some(own)}" if own else f"weights {_some(keys)}"
+        weights = f"weights {_some(keys)}" if keys else "no network's weights"
+        found = f"objects of {_some(own)}" if own else weights
     titles = "; ".join(family.title for family in discover.families())
     return SourceError(
         f"{evidence.path} is of no model family that raudo knows; it holds {found}",

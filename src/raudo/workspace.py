@@ -317,6 +317,11 @@ def find_engine(source: Path, target: str | None = None) -> Artifact:
     """
     if source.is_file() and source.name != LATEST:
         return read_artifact(source)
+    if not source.exists() and source.name != LATEST:
+        raise EngineError(
+            f"no such engine file or run folder: {source}",
+            hint="check the path; 'raudo optimize' and 'raudo export' make engines",
+        )
     run = resolve_run(source)
     report = read_report(run)
     wanted = TARGET_ORDER if target is None else (target,)

@@ -255,7 +255,7 @@ def test_commands_without_what_they_need(tmp_path: Path, monkeypatch: pytest.Mon
     refused(tmp_path, "export", str(MODEL), "--to", "")
     refused(tmp_path, "report")
     refused(tmp_path, "report", "runs/none")
-    refused(tmp_path, "detect", "none.onnx", str(SAMPLES))
+    assert "engine file" in refused(tmp_path, "detect", "none.onnx", str(SAMPLES))
     refused(tmp_path, "benchmark", "none.onnx", "--images", str(DATA))
     refused(tmp_path, "validate", "none.onnx", "--data", str(DATA))
     Path("plain.onnx").write_bytes(b"no engine")
@@ -285,6 +285,22 @@ def test_a_read_only_output_folder(tmp_path: Path) -> None:
 def test_an_output_folder_that_nobody_can_write(tmp_path: Path) -> None:
     words = ("--data", str(DATA), "--output", "/proc/runs")
     assert "/proc/runs" in refused(tmp_path, "optimize", str(MODEL), *words)
+
+
+def test_a_damaged_image_is_told_by_its_name_and_blamed_on_no_engine(tmp_path: Path) -> None:
+    from null_engines import null_engine
+
+    engine = str(null_engine(tmp_path / "e.npz"))
+    folder = tmp_path / "images"
+    folder.mkdir()
+    (folder / "good.jpg").write_bytes(JPEG)
+    (folder / "half.jpg").write_bytes(JPEG[: len(JPEG) // 3])
+    assert "half.jpg" in refused(tmp_path, "benchmark", engine, "--images", str(folder))
+    assert "half.jpg" in refused(tmp_path, "detect", engine, str(folder / "half.jpg"))
+    ended = CliRunner().invoke(app, ["detect", engine, str(folder)])
+    assert ended.exit_code == 0
+    assert ended.stdout.startswith("1 frame, ")
+    assert ended.stdout.count("half.jpg") == 1
 
 
 def test_images_of_every_kind_are_read(tmp_path: Path) -> None:
