@@ -188,7 +188,9 @@ class OpenVinoEngine(Engine):
         """Time each node; see `Engine.profile`."""
         from raudo.records import NodeProfile
 
-        request = self._recompile().create_infer_request()
+        compiled = self._recompile()
+        moving = _moving_bytes(compiled.get_runtime_model())
+        request = compiled.create_infer_request()
         request.set_input_tensor(0, self._tensor(images, shared_memory=True))
         times: dict[str, list[float]] = {}
         kinds: dict[str, tuple[str, str]] = {}
@@ -201,7 +203,7 @@ class OpenVinoEngine(Engine):
             NodeProfile(
                 name=name,
                 type=kinds[name][0],
-                precision=_executed_precision(kinds[name][1]),
+                precision="uint8" if name in moving else _executed_precision(kinds[name][1]),
                 milliseconds=min(taken),
             )
             for name, taken in times.items()
@@ -217,6 +219,21 @@ class OpenVinoEngine(Engine):
 def _first(outputs: Outputs, count: int) -> Outputs:
     labels = None if outputs.labels is None else outputs.labels[:count]
     return Outputs(outputs.boxes[:count], outputs.scores[:count], labels)
+
+
+def _moving_bytes(runtime_model: Any) -> set[str]:
+    """Return the nodes that pixels go through before anything is computed of them.
+
+    The runtime names their kernels as it names those of INT8.
+    """
+    found = {parameter.get_friendly_name() for parameter in runtime_model.get_parameters()}
+    for node in runtime_model.get_ordered_ops():
+        given = {value.get_node().get_friendly_name() for value in node.input_values()[:1]}
+        info = node.get_rt_info()
+        reads = PRECISION_NAMES.get(_text(info["runtimePrecision"]))
+        if given & found and reads == "int8" and _text(info["layerType"]) not in COMPUTE:
+            found.add(node.get_friendly_name())
+    return found
 
 
 def _executed_precision(kernel: str) -> str:

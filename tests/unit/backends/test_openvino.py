@@ -8,9 +8,13 @@ import numpy as np
 import pytest
 
 from raudo import discover, images
+from raudo.backends.base import Resources
+from raudo.records import Artifact
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from raudo.records import OptionValue
 
 openvino = pytest.importorskip("openvino", reason="NO OPENVINO")
 BACKEND = discover.backend("openvino")
@@ -66,6 +70,23 @@ def test_a_distribution_over_bins_stays_the_same_number(tmp_path: Path) -> None:
     expected = (exact * bins).sum(-1) / exact.sum(-1)
     (found,) = outputs(shortened, logits)
     assert np.abs(found - expected).max() <= 1e-4
+
+
+def test_only_what_computes_in_int8_is_shown_as_int8(
+    tiny_artifact: Artifact, tmp_path: Path
+) -> None:
+    """Bytes of the image are transposed by kernels that the runtime names like those of INT8."""
+    path = tmp_path / "tiny.xml"
+    BACKEND.write_graph(BACKEND.read_graph(tiny_artifact.path), path)
+    options: dict[str, OptionValue] = {"rest": "fp32"}
+    manifest = tiny_artifact.manifest.model_copy(update={"options": options})
+    with BACKEND.open(Artifact(path, manifest), Resources()) as engine:
+        images = np.random.default_rng(0).integers(0, 255, (1, 64, 64, 3), np.uint8)
+        nodes = engine.profile(images)
+    found = {(node.type, node.precision) for node in nodes}
+    assert "int8" not in {precision for _, precision in found}
+    assert "uint8" in {precision for _, precision in found}
+    assert ("Convolution", "fp32") in found
 
 
 @pytest.mark.slow
