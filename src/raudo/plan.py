@@ -177,9 +177,11 @@ def pass_for(precision: Precision) -> Pass | None:
 def obstacle(plan: Plan, machine: Machine, *, has_module: bool, calibrated: bool) -> str | None:
     """Tell why a candidate cannot be tried; None if it can."""
     backend, quantizer = discover.backend(plan.backend), pass_for(plan.precision)
-    missing = (*backend.missing(), *(quantizer.missing() if quantizer else ()))
-    if missing:
-        return f"not installed: {', '.join(missing)} (pip install 'raudo[{backend.extra}]')"
+    lacking = [part for part in (backend, quantizer) if part and part.missing()]
+    if lacking:
+        modules = ", ".join(module for part in lacking for module in part.missing())
+        extras = ",".join(dict.fromkeys(str(part.extra) for part in lacking))
+        return f"not installed: {modules} (pip install 'raudo[{extras}]')"
     if backend.made_from == "model" and not has_module:
         return "the model file holds no PyTorch module"
     if quantizer and quantizer.needs_calibration and not calibrated:
