@@ -156,7 +156,7 @@ def tiny_onnx(tmp_path_factory: pytest.TempPathFactory) -> Path:
     over the cell, divided by 255; its box is the cell, grown on each side by up to 4 pixels with
     the best score. A stem of convolution and SiLU gives quantizers something to work on.
     """
-    import onnx
+    onnx = pytest.importorskip("onnx", reason="NO ONNX: engines go untested")
 
     path = tmp_path_factory.mktemp("tiny") / "tiny.onnx"
     onnx.save(_tiny_model(), path)

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 @pytest.fixture
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> canned_runs.Project:
     """A project whose runs take canned engines; `null-base` is their baseline."""
+    pytest.importorskip("jinja2", reason="NO REPORT: runs cannot end without one")
     judge = null_engine(tmp_path / "judge.npz", side=canned_runs.SIDE)
     data = canned_runs.labelled(tmp_path / "set", judge)
     (tmp_path / "model.pt").write_bytes(b"weights")

@@ -37,7 +37,8 @@ def miss(monkeypatch: pytest.MonkeyPatch, *modules: str) -> None:
         monkeypatch.setattr(backend, "missing", lambda lacking=lacking: lacking)
 
 
-def test_a_full_installation_is_ready(tmp_path: Path) -> None:
+def test_a_full_installation_is_ready(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    miss(monkeypatch)  # nothing
     checks = doctor.diagnose(tmp_path / "runs")
     assert doctor.is_ready(checks), [c for c in checks if c.status == "missing"]
     assert all(c.found for c in checks)
@@ -174,6 +175,7 @@ def test_a_machine_without_a_driver_is_told_how_to_get_one(
 def test_low_memory_is_noted_but_stops_nothing(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
+    miss(monkeypatch)  # nothing
     monkeypatch.setattr(psutil, "virtual_memory", lambda: Memory(8 * doctor.GIB, doctor.GIB))
     checks = doctor.diagnose(tmp_path)
     assert check(checks, "memory").status == "note"

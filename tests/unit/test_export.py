@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
     from canned_runs import Project
 
+pytest.importorskip("nncf", reason="NO NNCF: INT8 goes untested")
+
 
 def export(project: Project, *words: str) -> Any:
     """Export the project's model into its folder `made`."""

@@ -19,6 +19,8 @@ from raudo.plots import (
     pareto_front,
 )
 
+pytest.importorskip("matplotlib", reason="NO MATPLOTLIB: plots go untested")
+
 POINTS = (
     Point("slow", 60, 0.50, "baseline"),
     Point("best", 20, 0.50, "chosen"),

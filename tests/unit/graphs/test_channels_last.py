@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     import onnx
     from numpy.typing import NDArray
 
+pytest.importorskip("onnx", reason="NO ONNX: graphs go untested")
+
 HEIGHT, WIDTH = 8, 12
 RANDOM = np.random.default_rng(0)
 

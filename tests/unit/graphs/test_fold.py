@@ -12,6 +12,8 @@ from raudo.graphs.fold import Node, StaticGraph, fold
 if TYPE_CHECKING:
     from pathlib import Path
 
+pytest.importorskip("onnx", reason="NO ONNX: graphs go untested")
+
 
 @pytest.fixture
 def graph(tiny_onnx: Path) -> StaticGraph:

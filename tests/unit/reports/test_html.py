@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 
     Render = Callable[[str, str], str]
 
+pytest.importorskip("matplotlib", reason="NO MATPLOTLIB: the report goes untested")
+pytest.importorskip("jinja2", reason="NO JINJA: the report goes untested")
+
 VOID = {"meta", "img", "br", "link", "input", "hr", "path", "use"}
 KINDS = ("full", "no labels", "nothing ran", "thirty candidates", "hostile names")
 

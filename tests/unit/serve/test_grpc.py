@@ -10,6 +10,8 @@ import pytest
 from raudo.serve import grpc, oip
 from raudo.serve.errors import BadRequestError
 
+pytest.importorskip("grpc", reason="NO GRPC: it goes untested")
+
 FOLDER = Path(grpc.__file__).parent
 PROTO = FOLDER / "open_inference.proto"
 

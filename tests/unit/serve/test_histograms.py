@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from prometheus_client import CollectorRegistry
-from prometheus_client import Histogram as Theirs
 
 from raudo.serve.histograms import Histogram
+
+client = pytest.importorskip("prometheus_client", reason="NO PROMETHEUS CLIENT")
+CollectorRegistry, Theirs = client.CollectorRegistry, client.Histogram
 
 BOUNDS = (0.1, 0.25, 1.0)
 

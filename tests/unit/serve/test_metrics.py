@@ -8,8 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-from prometheus_client import CollectorRegistry, generate_latest
-from prometheus_client.parser import text_string_to_metric_families
 
 from raudo.records import Artifact, Detections, Manifest, Spec
 from raudo.serve import gpus
@@ -21,6 +19,11 @@ from raudo.serve.records import ModelVersion, Stages
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+client = pytest.importorskip("prometheus_client", reason="NO PROMETHEUS CLIENT")
+parser = pytest.importorskip("prometheus_client.parser", reason="NO PROMETHEUS CLIENT")
+CollectorRegistry, generate_latest = client.CollectorRegistry, client.generate_latest
+text_string_to_metric_families = parser.text_string_to_metric_families
 
 
 def version(classes: tuple[str, ...] = ("cat", "dog")) -> ModelVersion:

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
     from raudo.records import Artifact
 
+pytest.importorskip("prometheus_client", reason="NO PROMETHEUS CLIENT: metrics go untested")
+
 
 async def open_inline(artifact: Artifact) -> list[InlineInstance]:
     return [InlineInstance(*open_engine(artifact, Resources()))]

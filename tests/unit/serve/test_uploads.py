@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
     from raudo.serve.http import Call
 
+pytest.importorskip("uvicorn", reason="NO UVICORN: uploads go untested")
+
 LARGEST = 4 * PIECE
 SIZES = (0, 1, PIECE - 1, PIECE, PIECE + 1, LARGEST)
 
