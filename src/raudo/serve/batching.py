@@ -152,6 +152,9 @@ class Batcher:
         instance: The engine.
         limits: How large batches may grow, and how long one may wait to do so.
         formed: Told of every batch: its number of images.
+
+    Attributes:
+        seconds: What the engine took for the last batch.
     """
 
     def __init__(
@@ -161,7 +164,7 @@ class Batcher:
         self._instance = instance
         self._limits = limits
         self._formed = formed
-        self._seconds = 0.0
+        self.seconds = 0.0
         self._task = asyncio.get_running_loop().create_task(self._work())
 
     async def _work(self) -> None:
@@ -177,7 +180,7 @@ class Batcher:
     async def _fill(self, batch: list[Waiting]) -> None:
         """Wait a moment for more, but not long for an engine that is quick anyway."""
         room = self._limits.max_batch - sum(len(w.part.images) for w in batch)
-        until = time.monotonic() + min(self._limits.max_delay, self._seconds * PATIENCE)
+        until = time.monotonic() + min(self._limits.max_delay, self.seconds * PATIENCE)
         while room > 0 and (left := until - time.monotonic()) > 0:
             try:
                 await asyncio.wait_for(self._line.arrival(), left)
@@ -200,7 +203,7 @@ class Batcher:
             for waiting in batch:
                 waiting.fail(EngineFailedError(error.message, hint=error.hint))
         else:
-            self._seconds = time.monotonic() - start
+            self.seconds = time.monotonic() - start
             for waiting, result in zip(batch, results, strict=True):
                 waiting.answer(result)
 

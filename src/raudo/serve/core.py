@@ -102,8 +102,10 @@ class Service:
         """
         if self._draining or not self._deployments:
             raise NotReadyError("the service drains" if self._draining else "no engine is loaded")
-        if all(deployment.full for deployment in self._deployments.values()):
-            raise QueueFullError("as many requests wait as may wait")
+        deployments = self._deployments.values()
+        if all(deployment.full for deployment in deployments):
+            soonest = min(deployment.drain_seconds for deployment in deployments)
+            raise QueueFullError("as many requests wait as may wait", retry_after=soonest)
 
     def turned_down(self, method: Method, request_id: str, error: ServeError, start: float) -> None:
         """Tell the observer of a request that was turned down before a variant was chosen.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 from typing import TYPE_CHECKING
 
 from raudo.serve.batching import Batcher, Line, Waiting
@@ -54,8 +55,8 @@ class Deployment:
         observer: Observer,
     ) -> None:
         self.version = version
-        self._limits = limits
-        limits = limits.model_copy(update={"max_batch": min(limits.max_batch, version.max_batch)})
+        most = min(limits.max_batch, version.max_batch)
+        self._limits = limits = limits.model_copy(update={"max_batch": most})
         for instance in instances:
             instance.on_restart(self._restarted)
         self._observer = observer
@@ -83,6 +84,16 @@ class Deployment:
         """Whether as many wait as may wait."""
         return self._waiting >= self._limits.queue
 
+    @property
+    def drain_seconds(self) -> float:
+        """Until an engine will have taken all who wait, if batches take as long as the last did.
+
+        Nobody waits longer than the timeout: later they are answered without an engine.
+        """
+        each = max(batcher.seconds for batcher in self._batchers)
+        batches = math.ceil(self._waiting / self._limits.max_batch / len(self._batchers))
+        return min(each * batches, self._limits.timeout)
+
     @contextlib.contextmanager
     def admit(self) -> Iterator[Place]:
         """Let a request in, from before its images are decoded until its reply is there.
@@ -91,7 +102,9 @@ class Deployment:
             QueueFullError: As many wait as may wait.
         """
         if self.full:
-            raise QueueFullError(f"{self._waiting} requests wait already")
+            raise QueueFullError(
+                f"{self._waiting} requests wait already", retry_after=self.drain_seconds
+            )
         self._inside += 1
         self._empty.clear()
         self.count(1)

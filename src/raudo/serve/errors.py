@@ -85,12 +85,12 @@ class QueueFullError(ServeError):
     """As many requests wait as may wait.
 
     Attributes:
-        retry_after: Seconds after which it is worth another try.
+        retry_after: Seconds in which those who wait now will have been taken.
     """
 
     code = "queue_full"
 
-    def __init__(self, message: str, *, retry_after: float = 1.0) -> None:
+    def __init__(self, message: str, *, retry_after: float) -> None:
         super().__init__(message, hint="send less at once, or try again later")
         self.retry_after = retry_after
 

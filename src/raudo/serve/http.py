@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import logging
+import math
 import re
 import secrets
 import time
@@ -102,7 +103,7 @@ def answer_error(error: ServeError, request_id: str) -> Answer:
     """Answer with an error, as every endpoint does: error, code and request_id."""
     headers = {"x-request-id": request_id}
     if isinstance(error, QueueFullError):
-        headers["retry-after"] = str(max(1, round(error.retry_after)))
+        headers["retry-after"] = str(max(1, math.ceil(error.retry_after)))
     if isinstance(error, UnauthorizedError):
         headers["www-authenticate"] = "Bearer"
     content = {"error": error.message, "code": error.code, "request_id": request_id}

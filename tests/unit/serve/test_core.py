@@ -182,6 +182,31 @@ def test_only_so_many_may_wait(engine: Path) -> None:
     run(story())
 
 
+def test_who_is_turned_down_is_told_when_those_who_wait_will_be_gone(engine: Path) -> None:
+    async def story() -> None:
+        scene = Scene(engine, Limits(queue=8, max_batch=2, timeout=30))
+        await scene.service.swap(scene.artifact)
+        (instance,) = scene.instances
+        instance.gate.clear()
+        first = scene.infer()
+        await asyncio.sleep(0.05)
+        instance.gate.set()
+        await first  # so a batch is known to take more than 50 ms
+        instance.gate.clear()
+        asked = [scene.infer() for _ in range(2)]
+        await settle()
+        asked += [scene.infer() for _ in range(8)]
+        await settle()
+        with pytest.raises(QueueFullError) as refused:
+            await scene.infer()
+        assert 4 * 0.05 <= refused.value.retry_after <= 30
+        instance.gate.set()
+        await asyncio.gather(*asked)
+        await scene.service.drain()
+
+    run(story())
+
+
 def test_a_deadline_ends_before_the_engine_and_the_client_can_leave(engine: Path) -> None:
     async def story() -> None:
         scene = Scene(engine, Limits(max_batch=1))
