@@ -186,7 +186,7 @@ class Search:
         _, info = self._at_size(chosen)
         try:
             with job.worker(f"ranking the layers of {name}") as worker:
-                remedy = worker.call("find_remedy", chosen, info, onnx, calibration, seconds / 3)
+                remedy = worker.call("find_remedy", chosen, info, onnx, calibration, seconds / 2)
         except RaudoError as error:
             job.note(f"rank {name}", "FAILED", error.message, start)
             return
