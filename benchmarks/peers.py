@@ -125,6 +125,7 @@ class Workshop:
             command = [*RAUDO, "optimize", str(model), "--data", str(self.data), "--size", side]
             command += ["--splits", "val,test", "--shapes", "own", "--only", "openvino-int8"]
             command += ["--gate", "production_cpu.speedup=1", "--timing-budget", "20"]
+            command += ["--recovery-budget", "300"]
             run([*command, "--output", str(self.folder), "--name", name])
         report = Report.model_validate_json(kept.read_text(encoding="utf-8"))
         choice = report.decisions["production_cpu"].choice
