@@ -5,7 +5,7 @@ usage: python benchmarks/cpp.py PROGRAM ENGINE VIDEO [--rounds N] [--json]
 Each round runs both in each mode, and both for one frame alone, which tells the time from start to
 first detection: once with what the runtime compiled at an earlier start, as by default, and once
 without. Speed is that of the whole process; ratios are of processes of the same round, so that what
-else the machine does meets both sides. Memory is the most that a process had resident.
+else the machine does meets both sides. Memory is the most that a process had resident (on Linux).
 """
 
 from __future__ import annotations
@@ -20,11 +20,8 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-import psutil
-
 from rows import Row, ratio_interval, show
 
-POLL_SECONDS = 0.005
 SPEED_GOALS = {"throughput": 1.15, "latency": 1.2}
 MEMORY_GOAL = 2.5  # times less than Python
 START_SECONDS = 0.5
@@ -41,20 +38,17 @@ class Ran:
 def run(command: list[str]) -> Ran:
     """Run a command to its end; stop where it fails."""
     start = time.perf_counter()
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as process:
-        watched, peak = psutil.Process(process.pid), 0
-        while process.poll() is None:
-            try:
-                peak = max(peak, watched.memory_info().rss)
-            except psutil.NoSuchProcess:
-                break
-            time.sleep(POLL_SECONDS)
-        process.wait()
+    with (
+        tempfile.TemporaryFile() as errors,
+        subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=errors) as process,
+    ):
+        _, status, usage = os.wait4(process.pid, 0)
         seconds = time.perf_counter() - start
+        process.returncode = os.waitstatus_to_exitcode(status)
         if process.returncode:
-            error = process.stderr.read().decode() if process.stderr else ""
-            sys.exit(f"{' '.join(command)} failed: {error}")
-    return Ran(seconds, peak)
+            errors.seek(0)
+            sys.exit(f"{' '.join(command)} failed: {errors.read().decode()}")
+    return Ran(seconds, usage.ru_maxrss * 1024)
 
 
 def commands(program: str, engine: str, video: str, folder: Path) -> dict[str, list[str]]:
