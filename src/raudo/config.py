@@ -182,6 +182,8 @@ def read_settings(file: Path | None, **overrides: object) -> OptimizeSettings:
         values.update(loaded)
     assignments = overrides.pop("gate_assignments", None) or ()
     values.update({key: value for key, value in overrides.items() if value is not None})
+    if "model" not in values:
+        raise UsageError("no model was given", hint="raudo optimize MODEL --data DATA.yaml")
     values["gates"] = _merged_gates(values.get("gates"), assignments)
     return checked(OptimizeSettings, "optimize", **values)
 

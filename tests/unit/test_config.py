@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import yaml
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from raudo.config import OptimizeSettings, default_gates, dump_settings, read_settings
@@ -129,11 +129,10 @@ VALUES = st.recursive(
 )
 
 
-@settings(max_examples=200)
 @given(st.dictionaries(st.sampled_from(sorted(OptimizeSettings.model_fields)), VALUES))
 def test_any_values_are_settings_or_a_usage_error(values: dict[str, Any]) -> None:
     try:
-        found = read_settings(None, **yaml.safe_load(yaml.safe_dump(values)))
+        found = read_settings(None, **{"model": "m.pt", **yaml.safe_load(yaml.safe_dump(values))})
     except UsageError as error:
         assert error.hint  # noqa: PT017
     else:
