@@ -8,6 +8,7 @@ import subprocess
 import sys
 from importlib.util import find_spec
 from pathlib import Path
+from typing import NoReturn
 
 ROOT = Path(__file__).resolve().parents[1]
 SAMPLES = ROOT / "samples"
@@ -25,10 +26,16 @@ def interpreter() -> str:
     """Return this Python if raudo is installed in it, else the one of .venv."""
     if find_spec("raudo"):
         return sys.executable
-    for python in VENV_PYTHONS:
-        if python.exists():
-            return str(python)
-    sys.exit(r"raudo is not installed: run ./setup_hu04.sh first (Windows: .\setup_hu04.ps1)")
+    found = next((str(python) for python in VENV_PYTHONS if python.exists()), None)
+    return found or stop(
+        "raudo is not installed", r"run ./setup_hu04.sh first (Windows: .\setup_hu04.ps1)"
+    )
+
+
+def stop(message: str, hint: str) -> NoReturn:
+    """End with an error, told as raudo tells it."""
+    print(f"error: {message}\nhint: {hint}", file=sys.stderr)
+    sys.exit(2)
 
 
 def export(arguments: list[str]) -> int:
@@ -96,10 +103,8 @@ def engine() -> Path:
     """Return models/model.onnx, or stop where it was not exported yet."""
     found = shorten(ROOT / "models" / "model.onnx")
     if not found.is_file():
-        sys.exit(
-            f"{found} is missing; make it first: "
-            "python scripts/export_to_tensorrt.py --model model.pt --output models"
-        )
+        export = "python scripts/export_to_tensorrt.py --model model.pt --output models"
+        stop(f"no such engine file: {found}", f"make it first: {export}")
     return found
 
 

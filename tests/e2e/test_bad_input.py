@@ -10,7 +10,7 @@ import sys
 import zipfile
 import zlib
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import cv2
 import numpy as np
@@ -18,11 +18,10 @@ import pytest
 from typer.testing import CliRunner
 
 from raudo import inputs
+from raudo.build import ModelInfo
 from raudo.cli import app
 from raudo.data import open_dataset
-
-if TYPE_CHECKING:
-    from raudo.build import ModelFile, ModelInfo
+from raudo.records import Spec
 
 ROOT = Path(__file__).resolve().parents[2]
 SAMPLES = ROOT / "samples"
@@ -49,20 +48,13 @@ def listing(folder: Path) -> set[tuple[Path, int]]:
     return {(f, f.stat().st_size if f.is_file() else 0) for f in folder.rglob("*")}
 
 
-@pytest.fixture(scope="module")
-def sample_info() -> ModelInfo:
-    """What opening the sample's model tells; once is enough."""
-    return inputs.inspect(inputs.ModelFile(MODEL), 300)
-
-
 @pytest.fixture
-def opened(monkeypatch: pytest.MonkeyPatch, sample_info: ModelInfo) -> None:
-    """Spare opening the model again: these tests are about the rest."""
-
-    def known(_file: ModelFile, _timeout: float) -> ModelInfo:
-        return sample_info
-
-    monkeypatch.setattr(inputs, "inspect", known)
+def opened(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Spare opening the sample's model: these tests are about the rest."""
+    classes = open_dataset(DATA, ("val",)).classes
+    spec = Spec(family="any", height=416, width=416, classes=classes)
+    told = ModelInfo(spec, has_module=True, sha256="0" * 64)
+    monkeypatch.setattr(inputs, "inspect", lambda _file, _timeout: told)
 
 
 class Malicious:
@@ -253,6 +245,7 @@ def test_commands_without_what_they_need(tmp_path: Path, monkeypatch: pytest.Mon
     refused(tmp_path, "export", str(MODEL), "--to", "null")
     refused(tmp_path, "export", str(MODEL), "--to", "onnx", "--precision", "int3")
     refused(tmp_path, "export", str(MODEL), "--to", "")
+    assert "no model" in refused(tmp_path, "optimize")
     refused(tmp_path, "report")
     refused(tmp_path, "report", "runs/none")
     assert "engine file" in refused(tmp_path, "detect", "none.onnx", str(SAMPLES))

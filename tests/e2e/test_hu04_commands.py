@@ -143,16 +143,18 @@ def test_without_an_engine_the_export_is_named(tmp_path: Path, script: str) -> N
     for folder in ("scripts", "models"):
         shutil.copytree(ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("*.onnx*"))
     ended = python(tmp_path, script)
-    assert ended.returncode != 0
-    assert "scripts/export_to_tensorrt.py" in ended.stderr
-    assert len(ended.stderr.splitlines()) == 1
+    assert ended.returncode == 2
+    error, hint = ended.stderr.splitlines()
+    assert error == "error: no such engine file: models/model.onnx"
+    assert "scripts/export_to_tensorrt.py" in hint
 
 
 def test_a_python_without_raudo_and_without_venv_is_told_to_set_up(small_project: Path) -> None:
     ended = python(small_project, "scripts/check_hu04_setup.py", site=False)
-    assert ended.returncode != 0
-    assert "./setup_hu04.sh" in ended.stderr
-    assert len(ended.stderr.splitlines()) == 1
+    assert ended.returncode == 2
+    error, hint = ended.stderr.splitlines()
+    assert error == "error: raudo is not installed"
+    assert "./setup_hu04.sh" in hint
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="links a POSIX virtual environment")
