@@ -26,6 +26,9 @@ def typed(project: Project, *words: str) -> Any:
 
 def optimized(project: Project, *words: str) -> Any:
     model, data = str(project.folder / "model.pt"), str(project.data)
+    if "--config" not in words:
+        (project.folder / "few.yaml").write_text("bootstrap: 100\n")
+        words = (*words, "--config", str(project.folder / "few.yaml"))
     output = ("--output", str(project.folder / "runs"))
     return typed(project, "optimize", model, "--data", data, *SHORT, *output, *words)
 

@@ -664,6 +664,7 @@ def test_the_mode_of_a_source(
         detect.detect(detect.DetectRequest(engine, str(source), mode="hasty"), Listening())
 
 
+@pytest.mark.slow
 def test_both_modes_find_the_same_on_the_highway(
     tmp_path: Path, samples: Path, tiny_onnx: Path, tiny_spec: Spec
 ) -> None:

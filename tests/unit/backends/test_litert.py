@@ -21,6 +21,7 @@ pytest.importorskip("ai_edge_litert", reason="NO LITERT: pip install 'raudo[lite
 FP32, INT8 = LiteRt.variants
 
 
+@pytest.mark.slow
 def test_a_real_detector_gives_what_onnx_runtime_gives(real_model: Any, tmp_path: Path) -> None:
     engine = tmp_path / "model.tflite"
     arguments = (real_model.file, real_model.info, real_model.onnx, engine, None)
@@ -36,6 +37,7 @@ def test_a_real_detector_gives_what_onnx_runtime_gives(real_model: Any, tmp_path
     assert engine.read_bytes() == first
 
 
+@pytest.mark.slow
 def test_int8_keeps_the_decoding_in_float(real_model: Any, tmp_path: Path) -> None:
     pytest.importorskip("ai_edge_quantizer", reason="NO QUANTIZER: 'raudo[litert-export]'")
     pytest.importorskip("nncf", reason="NO NNCF: the INT8 pass asks for it")
@@ -57,6 +59,7 @@ def test_int8_keeps_the_decoding_in_float(real_model: Any, tmp_path: Path) -> No
     assert engine.read_bytes() == first
 
 
+@pytest.mark.slow
 def test_a_layer_that_is_kept_keeps_its_activation_and_is_recorded(
     real_model: Any, tmp_path: Path
 ) -> None:
@@ -76,6 +79,7 @@ def test_a_layer_that_is_kept_keeps_its_activation_and_is_recorded(
     assert np.abs(found.boxes - expected.boxes)[sure].mean() < 4
 
 
+@pytest.mark.slow
 def test_restoring_layers_is_what_keeping_them_makes(real_model: Any) -> None:
     pytest.importorskip("ai_edge_quantizer", reason="NO QUANTIZER: 'raudo[litert-export]'")
     graph = LiteRt().read_graph(real_model.onnx)
@@ -87,12 +91,14 @@ def test_restoring_layers_is_what_keeping_them_makes(real_model: Any) -> None:
     assert kept.restore(others).content != kept.content
 
 
+@pytest.mark.slow
 def test_a_method_that_the_quantizer_does_not_have_is_no_other_one(real_model: Any) -> None:
     graph = LiteRt().read_graph(real_model.onnx)
     with pytest.raises(EngineError, match="does not find ranges by 'quantile'"):
         graph.quantize(real_model.frames, QuantizationSettings(ranges="quantile"))
 
 
+@pytest.mark.slow
 def test_a_file_of_another_model_is_refused(real_model: Any, tmp_path: Path) -> None:
     engine = tmp_path / "model.tflite"
     artifact = build(

@@ -27,6 +27,7 @@ def needs_converter() -> None:
         pytest.skip(f"NO CONVERTER: {reason}")
 
 
+@pytest.mark.slow
 def test_a_real_detector_gives_what_onnx_runtime_gives(real_model: Any, tmp_path: Path) -> None:
     needs_converter()
     engine = tmp_path / "model.ncnn.param"

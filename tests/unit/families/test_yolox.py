@@ -71,6 +71,7 @@ def test_equals_an_independent_implementation(tmp_path: Path, case: str) -> None
     assert len(model.spec.classes) == expected.shape[2] - 5
 
 
+@pytest.mark.slow
 def test_same_detections_on_real_images(samples: Path) -> None:
     model = open_model(samples / "model.pt")
     pairs = 0

@@ -42,6 +42,7 @@ def run(model: Any, batch: NDArray[Any]) -> list[NDArray[Any]]:
     return list(session.run(None, {model.graph.input[0].name: batch}))
 
 
+@pytest.mark.slow
 def test_the_sample_computes_in_half_precision_what_it_did_in_single(
     samples: Path, tmp_path: Path
 ) -> None:
