@@ -189,9 +189,11 @@ def test_who_is_turned_down_is_told_when_those_who_wait_will_be_gone(engine: Pat
         (instance,) = scene.instances
         instance.gate.clear()
         first = scene.infer()
-        await asyncio.sleep(0.05)
+        await settle()
+        assert instance.batches == [1]  # it was taken, and now takes more than 50 ms
+        await asyncio.sleep(0.06)
         instance.gate.set()
-        await first  # so a batch is known to take more than 50 ms
+        await first
         instance.gate.clear()
         asked = [scene.infer() for _ in range(2)]
         await settle()

@@ -1,0 +1,22 @@
+"""What a cluster of replicas refuses, before Ray starts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from raudo.errors import UsageError
+from raudo.serve.cluster import Replicas, deploy
+from raudo.serve.server import ServeSettings
+
+
+@pytest.mark.parametrize(
+    "options", [{"ab": "baseline=10"}, {"shadow": "baseline"}, {"watch": True}, {"grpc_port": 1}]
+)
+def test_what_needs_one_service_is_refused_in_a_cluster(options: dict[str, Any]) -> None:
+    settings = ServeSettings(source=Path("runs/latest"), **options)
+    (name,) = options
+    with pytest.raises(UsageError, match=f"without {name}: replicas know nothing of each other"):
+        deploy(settings, Replicas())
