@@ -87,7 +87,7 @@ class Channel(asyncio.SubprocessProtocol):
         self._answer = loop.create_future()
         timer = loop.call_later(seconds, self.kill)
         try:
-            if not self.ended.done():
+            if not self._input.is_closing():  # else it is dying: its end is the answer
                 self._input.write(frame((action, arguments)))
             body = None if self.ended.done() else await self._answer
         finally:
