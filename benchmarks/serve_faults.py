@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 SIDE = 64
 OVERLOAD, DEADLINE, GOODPUT = 5.0, 1.0, 0.95
+WAITING = 24
 REJECTED_MS, RECOVERY_SECONDS, SWIFT = 10.0, 2.0, 0.3
 REQUESTS, GROWTH = 200_000, 1.05
 SWAPS, KILLS, STOPS = 100, 10, 5
@@ -49,9 +50,12 @@ def percentile(values: np.ndarray[tuple[int], np.dtype[np.float64]], q: float) -
 def overload(folder: Path, seconds: float) -> list[Row]:
     """Ask for five times as much as the service can do, then for half, and look at all answers."""
     engine = write_engine(folder / "paced.npz", PACED)
-    with raudo(engine, "--queue", "24") as service:
+    with raudo(engine, "--queue", str(WAITING)) as service:
         path, port = service.path, service.port
-        peak = wrk(service.url, kind="v2", side=SIDE, connections=32, seconds=8).rate
+        closed = wrk(service.url, kind="v2", side=SIDE, connections=WAITING, seconds=8)
+        if closed.failed:  # a rejection is soon there, and would count as one more that was served
+            raise RuntimeError(f"{closed.failed} of {closed.requests} failed before any overload")
+        peak = closed.rate
         request = infer_request(path, SIDE, DEADLINE)
         flood = asyncio.run(at_rate(port, request, OVERLOAD * peak, seconds))
         after = asyncio.run(at_rate(port, request, peak / 2, 8.0))
