@@ -1,8 +1,9 @@
 """What `raudo serve` costs, what it bears, and how it compares with LitServe; all on loopback.
 
-Every engine here is the null one: it answers at once, or after a sleep where its manifest says so.
-What is left is the service. `speed` cases are ratios of interleaved rounds; those of `faults` are
-what was counted under overload, swaps and kills, against what the project allows.
+Every engine here is the null one, but that of `batching-cpu`: it answers at once, or after a sleep
+where its manifest says so. What is left is the service. `speed` cases are ratios of interleaved
+rounds; those of `faults` are what was counted under overload, swaps and kills, against what the
+project allows.
 
     python benchmarks/serve.py --json
     python benchmarks/serve.py --case overhead --case litserve
@@ -24,7 +25,7 @@ import serve_faults
 from raudo.detector import load
 from rows import Row, ratio_interval, show
 from serve_load import wrk
-from serve_programs import Engine, Program, peer, raudo, write_engine
+from serve_programs import Engine, Program, export_sample, peer, raudo, write_engine
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 
 SIDE = 640
 OVERHEAD_MS, FASTER, BATCHING = 1.0, 3.0, 1.5
+SMALL = (64, 128)
 CALLS = 200
 
 
@@ -114,20 +116,40 @@ def _kind(settings: list[str]) -> Kind:
 def batching(folder: Path, rounds: int, seconds: float) -> list[Row]:
     """Compare a service that batches with one that does not, for an engine that likes batches."""
     engine = write_engine(folder / "friendly.npz", Engine(64, call_ms=8.0, image_ms=1.0))
+    case = "requests a second, batches against batch 1, engine of 8 ms + 1 ms an image"
+    return [_batched(engine, 64, case, rounds, seconds)]
+
+
+def batching_cpu(folder: Path, rounds: int, seconds: float) -> list[Row]:
+    """Compare the same for networks that compute, on the cores that ask and serve as well."""
+    rows = []
+    for side in SMALL:
+        for runtime in ("openvino", "onnx"):
+            engine = export_sample(folder / f"{runtime}{side}", runtime, side)
+            case = (
+                f"requests a second, batches against batch 1, sample as {runtime} at {side}x{side}"
+            )
+            rows.append(_batched(engine, side, case, rounds, seconds))
+    return rows
+
+
+def _batched(engine: Path, side: int, case: str, rounds: int, seconds: float) -> Row:
     batched, single = [], []
     with raudo(engine) as one, raudo(engine, "--max-batch", "1") as other:
+        for service in (one, other):
+            ask(service, "v2", side, 16, 2)
         for _ in range(rounds):
-            batched.append(ask(one, "v2", 64, 16, seconds).rate)
-            single.append(ask(other, "v2", 64, 16, seconds).rate)
+            batched.append(ask(one, "v2", side, 16, seconds).rate)
+            single.append(ask(other, "v2", side, 16, seconds).rate)
     extra = {"batched": statistics.median(batched), "single": statistics.median(single)}
-    case = "requests a second, batches against batch 1, engine of 8 ms + 1 ms an image"
-    return [Row(case, *ratio_interval(batched, single), goal=BATCHING, extra=extra)]
+    return Row(case, *ratio_interval(batched, single), goal=BATCHING, extra=extra)
 
 
 SPEED: dict[str, Callable[[Path, int, float], list[Row]]] = {
     "overhead": overhead,
     "litserve": litserve,
     "batching": batching,
+    "batching-cpu": batching_cpu,
 }
 
 

@@ -26,6 +26,7 @@ from serve_load import HOST
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+SAMPLE = Path(__file__).parents[1] / "samples" / "model.pt"
 START_SECONDS, STOP_SECONDS = 60.0, 40.0
 TOKEN = "loopback"  # noqa: S105 (of a service that ends with the benchmark)
 CLASSES = tuple(f"class {number}" for number in range(80))
@@ -65,6 +66,19 @@ def write_engine(path: Path, engine: Engine) -> Path:
     )
     write_manifest(Artifact(path, manifest))
     return path
+
+
+def export_sample(folder: Path, runtime: str, side: int) -> Path:
+    """Export the embedded sample for a runtime at a square input, and return the engine's path."""
+    command = ["export", str(SAMPLE), "--to", runtime, "--size", str(side), "--output", str(folder)]
+    exported = subprocess.run(
+        [sys.executable, "-m", "raudo.cli", *command, "--json"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    (engine,) = json.loads(exported.stdout)
+    return Path(engine["path"])
 
 
 def write_run(folder: Path, engine: Engine) -> Path:
