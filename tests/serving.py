@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 HOST = "127.0.0.1"
 START_SECONDS = 180.0
+PATIENCE = 120.0
+"""Seconds after which what is waited for counts as missing, on however slow a machine."""
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ import pytest
 import raudo
 from null_engines import null_engine, null_run
 from raudo.images import decode
-from serving import served
+from serving import PATIENCE, served
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -50,7 +50,9 @@ def ports(engine: Path) -> Iterator[tuple[str, str]]:
     """Where the sample is served: HTTP and gRPC."""
     with served(engine, "--grpc-port", "0") as address:
         said = (engine.parent / "served.log").read_text()
+        until = time.monotonic() + PATIENCE
         while not (found := re.search(r"serving gRPC at (\S+)", said)):
+            assert time.monotonic() < until, said
             time.sleep(0.05)
             said = (engine.parent / "served.log").read_text()
         yield address.removeprefix("http://"), found[1]
@@ -176,7 +178,7 @@ class Traffic:
     def reach(self, count: int) -> None:
         """Wait for so many more answers."""
         count += len(self.versions)
-        until = time.monotonic() + 30
+        until = time.monotonic() + PATIENCE
         while len(self.versions) < count:
             assert time.monotonic() < until, self.failures
             time.sleep(0.01)
@@ -199,7 +201,7 @@ def test_killing_the_engine_fails_at_most_one_request(tmp_path: Path) -> None:
         for _ in range(2):
             (process,) = service_of(engine).children()
             process.kill()
-            process.wait(10)
+            process.wait(PATIENCE)
             traffic.reach(20)
         assert len(traffic.failures) <= 2
 
@@ -211,13 +213,13 @@ def test_a_signal_ends_it_after_the_last_answer(tmp_path: Path) -> None:
         children = service.children()
         service.send_signal(signal.SIGTERM)
         refused = "Connection refused"
-        until = time.monotonic() + 20
+        until = time.monotonic() + PATIENCE
         while not traffic.failures and time.monotonic() < until:
             time.sleep(0.01)
         time.sleep(0.1)
         assert traffic.failures, "it still answers"
         assert {failure for failure in traffic.failures if refused not in failure} == set()
-        assert psutil.wait_procs(children, 20)[1] == []
+        assert psutil.wait_procs(children, PATIENCE)[1] == []
         while service.status() != psutil.STATUS_ZOMBIE:
             assert time.monotonic() < until
             time.sleep(0.01)
@@ -264,7 +266,7 @@ def test_it_follows_the_latest_run(tmp_path: Path) -> None:
     with served(tmp_path / "latest", "--watch") as address, Traffic(address, 1) as traffic:
         (tmp_path / "latest").unlink()
         (tmp_path / "latest").symlink_to("tuesday")
-        until = time.monotonic() + 30
+        until = time.monotonic() + PATIENCE
         while "2" not in traffic.versions:
             assert time.monotonic() < until
             time.sleep(0.05)
