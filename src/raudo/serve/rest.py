@@ -24,7 +24,7 @@ from raudo.serve.json_body import read_json
 from raudo.serve.oip import decode_base64
 from raudo.serve.records import STAGES, DetectRequest
 from raudo.serve.schemas import DetectBody, DetectOptions, SwapBody
-from raudo.serve.v2 import OpenInference
+from raudo.serve.v2 import INFER, OpenInference
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
@@ -34,12 +34,14 @@ if TYPE_CHECKING:
 
     from raudo.config import Settings
     from raudo.serve.core import Service
+    from raudo.serve.http import Receive, Scope, Send
     from raudo.serve.observer import Method
     from raudo.serve.records import ModelVersion, Reply
     from raudo.serve.telemetry import Telemetry
 
     Handlers = dict[tuple[str, str], Callable[[Call], Awaitable[Answer]]]
     Swap = Callable[[str], Awaitable[ModelVersion]]
+    ASGI = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 MULTIPART = "multipart/form-data"
 MAX_FIELDS = 8
@@ -230,15 +232,41 @@ def create_app(
         ("POST", "/v1/admin/swap"): admin.swap,
         ("GET", "/openapi.json"): _document,
     }
-    ours = [
-        Route(
-            path, Endpoint(handler, service, METHODS.get(path.rpartition("/")[2])), methods=[method]
-        )
+    endpoints = {
+        (method, path): Endpoint(handler, service, METHODS.get(path.rpartition("/")[2]))
         for (method, path), handler in handlers.items()
-    ]
+    }
+    ours = [Route(path, each, methods=[method]) for (method, path), each in endpoints.items()]
     more = telemetry.routes(service) if telemetry else []
     refusals = {HTTPException: _refuse, ServeError: _refuse}
-    return Starlette(routes=[*ours, *more], exception_handlers=refusals)
+    app = Starlette(routes=[*ours, *more], exception_handlers=refusals)
+    app.add_middleware(Shortcut, endpoint=endpoints["POST", INFER], path=INFER, model=service.model)
+    return app
+
+
+class Shortcut:
+    """Hands what nearly all programs ask for to its endpoint, past the patterns of all routes.
+
+    Routing takes as long as reading such a request.
+
+    Args:
+        app: Answers all else.
+        endpoint: Answers POST to the path.
+        path: With `{model}` for the model's name.
+        model: That name.
+    """
+
+    def __init__(self, app: ASGI, endpoint: Endpoint, path: str, model: str) -> None:
+        self._app, self._endpoint = app, endpoint
+        self._path, self._model = path.format(model=model), model
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        if scope["type"] == "http" and (scope["method"], scope["path"]) == ("POST", self._path):
+            scope["path_params"] = {"model": self._model}
+            await self._endpoint(scope, receive, send)
+        else:
+            await self._app(scope, receive, send)
 
 
 def _refuse(request: Request, error: Exception) -> Any:

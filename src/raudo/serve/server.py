@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ctypes
+import gc
 import importlib.util
 import logging
 import os
@@ -217,6 +218,8 @@ class Server:
         watching = asyncio.create_task(self._watch()) if settings.watch else None
         address, port = door.getsockname()[:2]
         log.info("serving %s at http://%s:%d", settings.model, address, port)
+        gc.collect()
+        gc.freeze()  # what is there now stays: no collection need look at it again
         async with contextlib.AsyncExitStack() as stack:
             if settings.grpc_port is not None:
                 await stack.enter_async_context(

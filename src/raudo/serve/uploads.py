@@ -18,8 +18,11 @@ if TYPE_CHECKING:
 
 UPLOAD, BODY = "raudo.upload", "body"
 """Name of an ASGI extension, and the key in it under which an `Upload` is found."""
-PIECE = 1 << 16
-"""Bytes that are read at once where no upload is under way; longer bodies are uploads."""
+PIECE = 1 << 14
+"""Bytes that are read at once where no upload is under way; longer bodies are uploads.
+
+What comes along with a head is copied by the parser, so it should not be much.
+"""
 
 
 class Upload:

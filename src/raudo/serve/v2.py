@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 HEADER = "inference-header-content-length"
 BINARY = "application/octet-stream"
+INFER = "/v2/models/{model}/infer"
 
 
 class OpenInference:
@@ -40,7 +41,7 @@ class OpenInference:
         """Return the handlers by method and path."""
         name = "/v2/models/{model}"
         found: dict[tuple[str, str], Callable[[Call], Awaitable[Answer]]] = {
-            ("POST", f"{name}/infer"): self.infer,
+            ("POST", INFER): self.infer,
             ("POST", f"{name}/versions/{{version}}/infer"): self.infer,
             ("GET", "/v2"): self.server,
             ("GET", "/v2/health/live"): self.live,
