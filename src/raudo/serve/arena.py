@@ -41,7 +41,8 @@ class Arena:
         self.descriptor = reserve()
         os.ftruncate(self.descriptor, slots * size)
         self._bytes = attached(self.descriptor)
-        self._start = _address(self._bytes)
+        self._start, self._end = _address(self._bytes), _address(self._bytes) + self._bytes.nbytes
+        self._memory = self._bytes.data
         self._size = size
         self._free = list(range(slots))
 
@@ -50,16 +51,18 @@ class Arena:
         if size <= self._size:
             with contextlib.suppress(IndexError):
                 slot = self._free.pop()  # the last one used: the caches may still have it
-                taken = np.ndarray(size, np.uint8, self._bytes.data, slot * self._size)
+                # NumPy lets a view of an array refer to what that array is a view of, if this is
+                # an array too: then the slot would be free while it is looked at. This one is not.
+                taken = np.frombuffer(self._memory, np.uint8, size, slot * self._size)
                 weakref.finalize(taken, self._free.append, slot).atexit = False
                 return taken
         return private(size)
 
     def place(self, images: NDArray[np.uint8]) -> int | None:
         """Return at which byte of this memory an array begins; None: it lies elsewhere."""
-        place = _address(images) - self._start
-        inside = 0 <= place < len(self._bytes) and images.flags.c_contiguous
-        return place if inside else None
+        first = _address(images)
+        inside = self._start <= first < self._end and images.flags.c_contiguous
+        return first - self._start if inside else None
 
     def close(self) -> None:
         """Give the memory back as soon as nothing refers to it any more."""

@@ -41,13 +41,24 @@ def test_no_two_requests_have_the_same_slot(arena: Arena) -> None:
     assert arena.place(second) is not None
 
 
-def test_a_slot_is_in_use_as_long_as_anything_refers_to_it(arena: Arena) -> None:
-    whole = arena.empty(SIZE)
-    images = np.frombuffer(whole.data[10:22], np.uint8).reshape(1, 2, 2, 3)
-    other = arena.empty(SIZE)
+VIEWS = {
+    "a slice": lambda whole: whole[10:22],
+    "a shape": lambda whole: whole.reshape(-1, 2, 4),
+    "a slice of a shape": lambda whole: whole.reshape(-1, 2, 4)[3:],
+    "a buffer": lambda whole: whole.data,
+    "a slice of a buffer": lambda whole: whole.data[10:22],
+    "an array of a buffer": lambda whole: np.frombuffer(whole.data[10:22], np.uint8),
+    "all of that": lambda whole: np.frombuffer(whole.data[8:], np.uint8).reshape(-1, 4)[1:],
+}
+
+
+@pytest.mark.parametrize("view", VIEWS)
+def test_a_slot_is_in_use_as_long_as_anything_refers_to_it(arena: Arena, view: str) -> None:
+    whole, other = arena.empty(SIZE), arena.empty(SIZE)
+    kept = VIEWS[view](whole)
     del whole
     assert arena.place(arena.empty(SIZE)) is None
-    del images
+    del kept
     assert arena.place(arena.empty(SIZE)) is not None
     del other
 

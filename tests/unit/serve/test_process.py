@@ -8,6 +8,7 @@ import signal
 import sys
 from typing import TYPE_CHECKING
 
+import cv2
 import numpy as np
 import psutil
 import pytest
@@ -108,6 +109,29 @@ def test_images_reach_the_engine_as_they_are(tiny_artifact: Artifact, arena: Are
             scores = np.concatenate([first.scores, second.scores])
             np.testing.assert_allclose(scores, expected.scores, rtol=0, atol=1e-6)
         await instance.close()
+
+    run(story())
+
+
+def test_many_at_once_get_what_is_in_their_own_images(tiny_artifact: Artifact) -> None:
+    random = np.random.default_rng(0)
+    pictures = [random.integers(0, 256, (SIDE, SIDE, 3), np.uint8) for _ in range(24)]
+    files = [cv2.imencode(".png", picture)[1].tobytes() for picture in pictures]
+    engine = open_artifact(tiny_artifact).engine
+    expected = [engine.run(picture[None]).scores for picture in pictures]
+
+    async def story() -> None:
+        arena = Arena()
+        opener, limits = ProcessOpener(1, 1, 4, arena), Limits(timeout=60)
+        service = Service("detector", opener, limits, allocate=arena.empty)
+        await service.swap(tiny_artifact)
+        requests = [InferRequest((file,), str(n)) for n, file in enumerate(files)]
+        replies = await asyncio.gather(*(service.infer(request) for request in requests))
+        for reply, scores in zip(replies, expected, strict=True):
+            assert reply.outputs is not None
+            np.testing.assert_allclose(reply.outputs.scores, scores, rtol=0, atol=1e-6)
+        await service.drain()
+        arena.close()
 
     run(story())
 
