@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import sys
 from dataclasses import asdict, is_dataclass
 from typing import TYPE_CHECKING
@@ -51,7 +52,11 @@ err = Console(stderr=True)
 
 
 class ProgressListener(Listener):
-    """Shows how a run goes on, on standard error; a context manager."""
+    """Shows how a run goes on, on standard error; a context manager.
+
+    Ctrl-C is insisted on: some libraries catch whatever is raised while they are imported or
+    trace a network, and a run went on as if nothing had been typed.
+    """
 
     def __init__(self) -> None:
         from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
@@ -66,10 +71,20 @@ class ProgressListener(Listener):
             disable=not err.is_terminal,
         )
         self._task = self._progress.add_task("", total=None)
+        self._interrupted = False
 
     def __enter__(self) -> Self:
+        self._before = signal.signal(signal.SIGINT, self._interrupt)
         self._progress.start()
         return self
+
+    def _interrupt(self, *_signal: object) -> None:
+        self._interrupted = True
+        raise KeyboardInterrupt
+
+    def _insist(self) -> None:
+        if self._interrupted:
+            raise KeyboardInterrupt
 
     def __exit__(
         self,
@@ -77,18 +92,22 @@ class ProgressListener(Listener):
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        signal.signal(signal.SIGINT, self._before)
         self._progress.stop()
 
     def step(self, title: str, total: float | None = None) -> None:
         """Show the step's title and an empty bar."""
+        self._insist()
         self._progress.reset(self._task, description=title, total=total)
 
     def advance(self, done: float, total: float | None = None) -> None:
         """Fill the bar."""
+        self._insist()
         self._progress.update(self._task, completed=done, total=total)
 
     def finished(self, name: str, status: Status, reason: str) -> None:
         """Print a line for the candidate, above the bar."""
+        self._insist()
         line = f"  {styled(status)} {name}  [dim]{escape(reason)}[/]"
         self._progress.console.print(line, highlight=False)
 

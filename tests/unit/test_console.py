@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
+import signal
+from typing import Any
 
 import pytest
 from rich.console import Console
@@ -66,6 +69,18 @@ def test_progress_writes_nothing_where_nobody_looks(
         listener.step("Working", 3)
         listener.advance(2)
     assert capsys.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("tell", ["step", "advance", "finished"])
+def test_ctrl_c_that_a_library_swallowed_ends_the_work_all_the_same(tell: str) -> None:
+    words: dict[str, tuple[Any, ...]] = {"advance": (1,), "finished": ("one", "OK", "")}
+    before = signal.getsignal(signal.SIGINT)
+    with console.ProgressListener() as listener:
+        with contextlib.suppress(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+        with pytest.raises(KeyboardInterrupt):
+            getattr(listener, tell)(*words.get(tell, ("next",)))
+    assert signal.getsignal(signal.SIGINT) == before
 
 
 def test_candidates_are_told_on_standard_error_alone(capsys: pytest.CaptureFixture[str]) -> None:
