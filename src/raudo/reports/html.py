@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +17,8 @@ from raudo.reports.base import ReportFormat
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from jinja2 import Template
 
     from raudo.records import Report
 
@@ -40,23 +42,28 @@ class HtmlReport(ReportFormat):
         Raises:
             MissingDependencyError: jinja2 or matplotlib is not installed.
         """
-        try:
-            from jinja2 import Environment, FileSystemLoader, StrictUndefined
-        except ImportError as error:
-            raise MissingDependencyError(
-                "the HTML report needs jinja2, which is not installed",
-                hint="pip install 'raudo[report]'",
-            ) from error
-        environment = Environment(
-            autoescape=True,
-            loader=FileSystemLoader(Path(__file__).parent),
-            trim_blocks=True,
-            lstrip_blocks=True,
-            undefined=StrictUndefined,
-        )
-        environment.filters["tidy"] = _tidy
-        page = environment.get_template(TEMPLATE).render(**_page(report, folder))
+        page = _template().render(**_page(report, folder))
         return page.rstrip() + "\n"
+
+
+@cache
+def _template() -> Template:
+    try:
+        from jinja2 import Environment, FileSystemLoader, StrictUndefined
+    except ImportError as error:
+        raise MissingDependencyError(
+            "the HTML report needs jinja2, which is not installed",
+            hint="pip install 'raudo[report]'",
+        ) from error
+    environment = Environment(
+        autoescape=True,
+        loader=FileSystemLoader(Path(__file__).parent),
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=StrictUndefined,
+    )
+    environment.filters["tidy"] = _tidy
+    return environment.get_template(TEMPLATE)
 
 
 def _tidy(text: str) -> str:

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from raudo.errors import MissingDependencyError
-from raudo.reports.html import PICTURE_BYTES, HtmlReport, pictures
+from raudo.reports.html import PICTURE_BYTES, HtmlReport, _template, pictures
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -182,6 +182,7 @@ def test_a_missing_package_is_named(
     monkeypatch: pytest.MonkeyPatch, reports: Mapping[str, Report], folder: Path
 ) -> None:
     for module in ("jinja2", "matplotlib.figure"):
+        _template.cache_clear()
         with monkeypatch.context() as patch:
             patch.setitem(sys.modules, module, None)
             with pytest.raises(MissingDependencyError) as caught:
