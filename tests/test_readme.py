@@ -93,6 +93,7 @@ def test_every_command_is_shown() -> None:
     assert {words[1] for words in commands()} | set(endless) == listed
 
 
+@pytest.mark.slow
 def test_options_that_are_only_shown_exist() -> None:
     help_texts: dict[str, str] = {}
     lines = [line for line in "".join(blocks("sh")).splitlines() if line.startswith("raudo ")]

@@ -137,6 +137,7 @@ def test_a_reference_is_timed_to_the_end_however_slow() -> None:
     assert len(rounds["g"]) < MIN_ROUNDS
 
 
+@pytest.mark.slow
 def test_rounds_end_once_settled_and_go_on_until_then() -> None:
     workers = fakes([], base=lambda _: 0.1, a=lambda _: 0.1)
     asked: list[float] = []
@@ -264,6 +265,7 @@ def test_a_summary_has_every_stage_and_thin_samples() -> None:
     assert (found.rounds, found.load_seconds, found.peak_memory_bytes) == (100, 1.5, 123)
 
 
+@pytest.mark.slow
 def test_real_engines_side_by_side_and_one_that_does_not_load(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -59,6 +59,7 @@ def test_the_first_engine_is_the_baseline(engines: tuple[Path, Path], dataset: P
     assert found.others() == (other,)
 
 
+@pytest.mark.slow
 def test_classes_of_another_name_are_warned_of(engines: tuple[Path, Path], dataset: Path) -> None:
     words = ["validate", *map(str, engines), "--data", str(dataset)]
     ended = CliRunner().invoke(app, words)
@@ -84,6 +85,7 @@ def test_there_must_be_something_to_compare(engines: tuple[Path, Path], twice: b
         pass
 
 
+@pytest.mark.slow
 def test_engines_are_timed_on_the_images_of_a_data_set(
     engines: tuple[Path, Path], dataset: Path
 ) -> None:
@@ -96,6 +98,7 @@ def test_engines_are_timed_on_the_images_of_a_data_set(
     assert speedup.median == 1
 
 
+@pytest.mark.slow
 def test_frames_come_from_whatever_is_given(dataset: Path, tmp_path: Path) -> None:
     images = sorted((dataset.parent / "images/val").iterdir())
     assert list(frame_files(dataset, tmp_path)) == images

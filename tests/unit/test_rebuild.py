@@ -122,6 +122,7 @@ def test_kinds_of_gpu_are_kept_where_no_gpu_is(
     assert rebuilding(engine, asked(engine)).gpus == ()
 
 
+@pytest.mark.slow
 def test_what_is_rebuilt_is_whole_again(tiny_onnx: Path, tiny_spec: Spec, tmp_path: Path) -> None:
     onnx = pytest.importorskip("onnx", reason="NO ONNX")
     from raudo.families.base import SPEC_KEY

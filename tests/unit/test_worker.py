@@ -125,6 +125,7 @@ def test_an_interrupt_does_not_wait_for_a_busy_process(monkeypatch: pytest.Monke
     assert not psutil.pid_exists(one.pid)
 
 
+@pytest.mark.slow
 @posix
 @pytest.mark.parametrize("death", ["os._exit(1)", "os.kill(os.getpid(), 9)"])
 def test_the_process_ends_when_its_parent_dies(death: str) -> None:

@@ -136,6 +136,7 @@ def test_many_at_once_get_what_is_in_their_own_images(tiny_artifact: Artifact) -
     run(story())
 
 
+@pytest.mark.slow
 def test_killing_engines_fails_no_request(artifact: Artifact, arena: Arena) -> None:
     async def story() -> None:
         observer, opener = Restarts(), ProcessOpener(1, 1, 4, arena)
