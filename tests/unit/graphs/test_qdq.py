@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
+from onnx_graphs import run
 from raudo import discover
 from raudo.graphs import qdq
 from raudo.passes.base import QuantizationSettings
@@ -14,23 +15,13 @@ from raudo.passes.base import QuantizationSettings
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from numpy.typing import NDArray
 
 onnx = pytest.importorskip("onnx", reason="NO ONNX")
-onnxruntime = pytest.importorskip("onnxruntime", reason="NO ONNX RUNTIME")
+pytest.importorskip("onnxruntime", reason="NO ONNX RUNTIME")
 
 from onnx import TensorProto, helper, numpy_helper  # noqa: E402 (skipped without it)
 
 FLOAT = TensorProto.FLOAT
-
-
-def run(model: Any, batch: NDArray[Any]) -> list[NDArray[Any]]:
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(
-        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
-    )
-    return list(session.run(None, {model.graph.input[0].name: batch}))
 
 
 def feeders(model: Any) -> dict[str, str]:

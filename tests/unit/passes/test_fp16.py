@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
+from onnx_graphs import run
 from raudo import discover, images
 from raudo.source import open_model
 
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 onnx = pytest.importorskip("onnx", reason="NO ONNX")
-onnxruntime = pytest.importorskip("onnxruntime", reason="NO ONNX RUNTIME")
+pytest.importorskip("onnxruntime", reason="NO ONNX RUNTIME")
 
 from onnx import TensorProto, helper, numpy_helper  # noqa: E402 (skipped without it)
 
@@ -31,15 +32,6 @@ def elements(model: Any) -> dict[str, int]:
     return {v.name: v.type.tensor_type.elem_type for v in values} | {
         t.name: t.data_type for t in model.graph.initializer
     }
-
-
-def run(model: Any, batch: NDArray[Any]) -> list[NDArray[Any]]:
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(
-        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
-    )
-    return list(session.run(None, {model.graph.input[0].name: batch}))
 
 
 @pytest.mark.slow
