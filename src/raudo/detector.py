@@ -63,8 +63,12 @@ EVALUATION = Selection(confidence=0.001, multi_label=True)
 CANDIDATE_LIMIT = 30_000
 """Most candidates that NMS looks at, best first."""
 
-CHUNK = 256
-"""Boxes whose overlaps NMS computes at once: the matrices stay within a core's own cache."""
+FIRST_CHUNK, CHUNK = 32, 256
+"""Boxes whose overlaps NMS computes at once, at first and at most: the best few drop most of the
+others, and the matrices stay within a core's own cache."""
+
+LATER = np.triu(np.ones((CHUNK, CHUNK), np.bool_), 1)
+"""Whether a box of a chunk comes after another, which may drop it then."""
 
 
 def select(outputs: Outputs, index: int, spec: Spec, selection: Selection) -> Detections:
@@ -105,7 +109,7 @@ def _dense_candidates(
     flat = np.flatnonzero(scores.reshape(-1) >= selection.confidence)
     anchors, labels = np.divmod(flat, scores.shape[1])
     if not selection.multi_label:
-        anchors = np.unique(anchors)
+        anchors = anchors[np.diff(anchors, prepend=-1) > 0]  # they ascend
         labels = scores[anchors].argmax(axis=1)
     return anchors, labels, scores[anchors, labels]
 
@@ -130,17 +134,19 @@ def nms(
     sides = np.maximum(boxes[:, 2:] - boxes[:, :2], 0)
     rows = np.vstack([boxes.T, sides[:, 0] * sides[:, 1]])
     kept = np.empty(0, np.int64)
-    for start in range(0, len(boxes), CHUNK):
-        chunk = np.arange(start, min(start + CHUNK, len(boxes)))
-        chunk = chunk[~_drops(rows, labels, kept, chunk, iou).any(axis=0)]
-        drops = np.triu(_drops(rows, labels, chunk, chunk, iou), 1)
+    start, size = 0, FIRST_CHUNK
+    while start < len(boxes) and len(kept) < limit:
+        chunk = np.arange(start, min(start + size, len(boxes)))
+        if len(kept):
+            chunk = chunk[~_drops(rows, labels, kept, chunk, iou).any(axis=0)]
+        drops = _drops(rows, labels, chunk, chunk, iou)
+        drops &= LATER[: len(chunk), : len(chunk)]
         free = np.ones(len(chunk), np.bool_)
         for row in np.flatnonzero(drops.any(axis=1)):
             if free[row]:
                 free &= ~drops[row]
         kept = np.concatenate([kept, chunk[free]])
-        if len(kept) >= limit:
-            break
+        start, size = start + size, CHUNK
     return kept[:limit]
 
 
