@@ -25,7 +25,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from raudo import data, discover
+from raudo import discover
+from raudo.accuracy.scoring import Scorer
 from raudo.benchmark import (
     TIMED_FRAMES,
     TimingPlan,
@@ -45,12 +46,12 @@ from raudo.build import (
     precision_problem,
     write_onnx,
 )
-from raudo.data import CalibrationSet, calibration_set
 from raudo.errors import RaudoError
-from raudo.evaluate import PROBED_IMAGES, Evaluation
+from raudo.inputs import data
+from raudo.inputs.data import CalibrationSet, calibration_set
 from raudo.machine import available_threads, describe
+from raudo.measuring.evaluate import PROBED_IMAGES, Evaluation
 from raudo.plan import NO_GPU, Plan, all_plans, baseline_plan
-from raudo.scoring import Scorer
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from raudo import detect, images
+from raudo import images
+from raudo.commands import detect
 from raudo.detector import load
 
 if TYPE_CHECKING:

@@ -9,14 +9,16 @@ from typing import TYPE_CHECKING, Any
 import cv2
 
 import raudo
-from raudo import benchmark, export, inputs, job, pipeline, plan
+from raudo import benchmark, job, pipeline, plan
 from raudo.backends.base import Variant
 from raudo.backends.null import NullBackend, canned
 from raudo.build import ModelInfo
+from raudo.commands import export
 from raudo.config import OptimizeSettings
+from raudo.inputs import gathering
+from raudo.measuring.station import Opened, Station
 from raudo.records import Artifact, Gpu, Manifest, PrecisionAudit, Spec
 from raudo.reports import html
-from raudo.station import Opened, Station
 from raudo.workspace import read_artifact, sha256, write_manifest
 
 if TYPE_CHECKING:
@@ -26,7 +28,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from raudo.build import ModelFile
-    from raudo.data import CalibrationSet
+    from raudo.inputs.data import CalibrationSet
     from raudo.plan import Plan
 
 CLASSES = ("cat", "dog")
@@ -144,7 +146,7 @@ def install(patch: pytest.MonkeyPatch) -> Faults:
     """Let runs take canned engines as their candidates, and work in this process."""
     faults = Faults()
     worker = type("Worker", (InProcess,), {"faults": faults})
-    for module in (benchmark, export, inputs, job):
+    for module in (benchmark, export, gathering, job):
         patch.setattr(module, "Worker", worker)
     patch.setattr(benchmark, "MIN_THROUGHPUT_SECONDS", 0.01)
     # Drawing takes half of such a run, and has tests of its own.

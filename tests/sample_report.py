@@ -11,7 +11,7 @@ import numpy as np
 
 from raudo.config import default_gates
 from raudo.decide import decide
-from raudo.draw import side_by_side
+from raudo.media.draw import side_by_side
 from raudo.records import (
     Accuracy,
     Calibration,

@@ -26,6 +26,7 @@ FILES = sorted((SOURCE / "raudo").rglob("*.py"))
 CODE = [*FILES, *(f for d in ("benchmarks", "scripts", "models") for f in (ROOT / d).glob("*.py"))]
 
 MAX_FILE_LINES, MAX_FUNCTION_LINES, MAX_PARAMETERS = 400, 50, 7
+MAX_TOP_MODULES = 30
 MAX_FILE_BYTES = 5_000_000
 
 # Packages that only extras bring: none may be needed to import raudo's modules.
@@ -347,6 +348,21 @@ def is_command(function: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
 def test_no_file_is_a_drawer_for_leftovers() -> None:
     drawers = {"utils.py", "util.py", "helpers.py", "helper.py", "misc.py", "common.py"}
     assert [f for f in tracked() if f.name in drawers] == []
+
+
+def test_the_map_in_contributing_names_what_is_at_the_top() -> None:
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    top = SOURCE / "raudo"
+    modules = {f.name for f in FILES if f.parent == top and f.stem != "__init__"}
+    folders = {f"{f.parent.name}/" for f in FILES if f.parent.parent == top}
+    assert len(modules) <= MAX_TOP_MODULES, "which of them share a folder's purpose?"
+    assert [name for name in sorted(modules | folders) if f"`{name}`" not in text] == []
+
+
+def test_folders_say_what_may_go_in() -> None:
+    packages = [f for f in FILES if f.name == "__init__.py"]
+    assert {f.parent for f in FILES} == {f.parent for f in packages}
+    assert [identify(f) for f in packages if ast.get_docstring(parse(f)) is None] == []
 
 
 # --- what is committed ----------------------------------------------------------------------------

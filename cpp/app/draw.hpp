@@ -8,7 +8,7 @@
 
 namespace raudo::app {
 
-/// Draws boxes and labels on an image as `raudo/draw.py` does, the best score on top.
+/// Draws boxes and labels on an image as `raudo/media/draw.py` does, the best score on top.
 void draw(cv::Mat& image, const std::vector<Detection>& detections,
           const std::vector<std::string>& classes);
 

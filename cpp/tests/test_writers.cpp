@@ -6,7 +6,7 @@
 namespace raudo::app {
 namespace {
 
-// The expected line is what raudo.outputs.describe gives in Python.
+// The expected line is what raudo.media.outputs.describe gives in Python.
 TEST(Describe, IsTheLineOfPython) {
     Frame frame{cv::Mat(3, 5, CV_8UC3), 7, 280.28};
     const std::vector<Detection> found = {{{0, 1.125F, 2.675F, 100000}, 0.87654F, 1},

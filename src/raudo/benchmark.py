@@ -19,8 +19,8 @@ from pydantic import Field
 
 from raudo.errors import RaudoError, WorkerError
 from raudo.machine import LoadMonitor, available_threads
+from raudo.measuring.throughput import throughput
 from raudo.records import Measurement, NodeProfile, Percentiles, Record, Speedup, Stage
-from raudo.throughput import throughput
 from raudo.worker import Worker
 from raudo.workspace import read_artifact
 

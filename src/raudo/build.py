@@ -9,14 +9,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from raudo import discover, images, sensitivity
+from raudo import discover, images
 from raudo.backends.base import Made
+from raudo.checkpoints.source import open_model
 from raudo.errors import EngineError, OutputError
 from raudo.machine import versions
 from raudo.passes.base import QuantizationSettings
 from raudo.plan import pass_for
 from raudo.records import Artifact, Manifest
-from raudo.source import open_model
+from raudo.search import sensitivity
 from raudo.workspace import engine_files, read_artifact, replacing, sha256, write_manifest
 
 if TYPE_CHECKING:
@@ -25,8 +26,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from raudo.data import CalibrationSet
     from raudo.families.base import Model
+    from raudo.inputs.data import CalibrationSet
     from raudo.plan import Plan
     from raudo.records import Precision, PrecisionAudit, Spec
 
@@ -250,7 +251,7 @@ def _prepared(calibration: CalibrationSet | None, spec: Spec) -> Sequence[NDArra
 def find_remedy(
     plan: Plan, info: ModelInfo, onnx: Path, calibration: CalibrationSet, seconds: float
 ) -> sensitivity.Remedy:
-    """Measure what makes a quantized engine lose less; see `raudo.sensitivity.find_remedy`.
+    """Measure what makes a quantized engine lose less; see `raudo.search.sensitivity.find_remedy`.
 
     Args:
         plan: The quantized candidate.

@@ -152,10 +152,10 @@ def optimize(
     json: Json = False,
 ) -> None:
     """Export, quantize, measure, validate, decide and report, for every engine there is."""
-    from raudo import console
     from raudo.config import read_settings
     from raudo.decide import asked_targets, exit_code
     from raudo.pipeline import optimize as run_pipeline
+    from raudo.presentation import console
     from raudo.workspace import settings_to_resume
 
     settings = read_settings(
@@ -218,12 +218,12 @@ def export(
     json: Json = False,
 ) -> None:
     """Write engine files with their manifests."""
-    from raudo import console
     from raudo.build import ModelFile
-    from raudo.bundle import write_bundle
-    from raudo.export import ExportRequest, exit_code, parse_precisions
-    from raudo.export import export as run_export
-    from raudo.rebuild import rebuilding
+    from raudo.commands.bundle import write_bundle
+    from raudo.commands.export import ExportRequest, exit_code, parse_precisions
+    from raudo.commands.export import export as run_export
+    from raudo.commands.rebuild import rebuilding
+    from raudo.presentation import console
 
     request = ExportRequest(
         file=ModelFile(model, parse_size(size), trust_checkpoint),
@@ -258,9 +258,9 @@ def benchmark(
     json: Json = False,
 ) -> None:
     """Time engines side by side in interleaved rounds."""
-    from raudo import console
     from raudo.benchmark import WorkerOptions
-    from raudo.compare import Contest, benchmark_engines, speedup_exit_code
+    from raudo.commands.compare import Contest, benchmark_engines, speedup_exit_code
+    from raudo.presentation import console
 
     contest = Contest(tuple(engines), model, WorkerOptions(timeout, trust_checkpoint))
     with console.ProgressListener() as listener:
@@ -283,9 +283,9 @@ def validate(
     json: Json = False,
 ) -> None:
     """Score engines on a labelled data set: mAP, its loss, and similarity."""
-    from raudo import console
     from raudo.benchmark import WorkerOptions
-    from raudo.compare import Contest, accuracy_exit_code, validate_engines
+    from raudo.commands.compare import Contest, accuracy_exit_code, validate_engines
+    from raudo.presentation import console
 
     contest = Contest(tuple(engines), model, WorkerOptions(timeout, trust_checkpoint))
     with console.ProgressListener() as listener:
@@ -302,7 +302,7 @@ def report(
     json: Json = False,
 ) -> None:
     """Show a run's verdict, and write its report again."""
-    from raudo import console
+    from raudo.presentation import console
     from raudo.reporting import rerender
     from raudo.workspace import resolve_run
 
@@ -317,8 +317,8 @@ def report(
 @app.command()
 def doctor(*, json: Json = False) -> None:
     """Check what this machine has, and what is missing."""
-    from raudo import console
-    from raudo.doctor import diagnose, is_ready
+    from raudo.commands.doctor import diagnose, is_ready
+    from raudo.presentation import console
 
     checks = diagnose()
     console.show_records(checks, as_json=json)
@@ -328,8 +328,8 @@ def doctor(*, json: Json = False) -> None:
 @app.command("list", cls=LightCommand)
 def list_(*, json: Json = False) -> None:
     """List the plug-ins and the candidates that they give."""
-    from raudo import console
-    from raudo.catalogue import catalogue
+    from raudo.commands.catalogue import catalogue
+    from raudo.presentation import console
 
     console.show_records(catalogue(), as_json=json)
 
@@ -364,13 +364,13 @@ def detect(
     json: Json = False,
 ) -> None:
     """Detect in an image, a folder, a video or a camera; draw boxes, write JSON lines."""
-    from raudo import console
-    from raudo.detect import DetectRequest
+    from raudo.commands.detect import DetectRequest
+    from raudo.presentation import console
 
     if cluster:
         from raudo.cluster import detect_folder as run_detect
     else:
-        from raudo.detect import detect as run_detect
+        from raudo.commands.detect import detect as run_detect
 
     request = DetectRequest(
         engine=engine,

@@ -12,18 +12,18 @@ from typing import TYPE_CHECKING, Any
 
 from raudo import images
 from raudo.backends.base import Resources
-from raudo.detect import Summary
+from raudo.commands.detect import Summary
 from raudo.detector import Selection, labels_of, open_artifact
 from raudo.errors import DataError, MissingDependencyError, UsageError
-from raudo.frames import Frame, find_source
-from raudo.outputs import Lines, describe
+from raudo.media.frames import Frame, find_source
+from raudo.media.outputs import Lines, describe
 from raudo.workspace import find_engine
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
     from types import ModuleType
 
-    from raudo.detect import DetectRequest
+    from raudo.commands.detect import DetectRequest
     from raudo.listener import Listener
     from raudo.records import Artifact
 
@@ -90,7 +90,7 @@ def detect_folder(request: DetectRequest, listener: Listener) -> Summary:
     """Detect in every image of a folder, on all cores or GPUs of a cluster.
 
     Engine and images have to lie under the same paths on every machine. The lines are those of
-    `raudo.detect.detect`, in the same order.
+    `raudo.commands.detect.detect`, in the same order.
 
     Raises:
         UsageError: The source is no folder, or images shall be drawn.

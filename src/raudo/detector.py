@@ -13,9 +13,9 @@ from raudo import discover, images
 from raudo.backends.base import Outputs, Resources
 from raudo.errors import UsageError
 from raudo.machine import available_threads
+from raudo.media.stream import overlap
 from raudo.records import Detections
 from raudo.rectangles import RectanglesEngine, smallest
-from raudo.stream import overlap
 from raudo.workspace import find_engine, measured_throughput, rectangles_of
 
 if TYPE_CHECKING:
@@ -267,8 +267,8 @@ class Detector:
         """Detect in many frames, each uint8 [height, width, 3], BGR; yield them in order.
 
         The next frames are read in a thread of their own, and as many are worked on at once as the
-        engine was opened for: `load(..., mode="throughput")`. See `raudo.stream.overlap` for the
-        bound on memory, errors and early ends.
+        engine was opened for: `load(..., mode="throughput")`. `raudo.media.stream.overlap`
+        tells the bound on memory, errors and early ends.
 
         Raises:
             DataError: A frame is not of that type or shape.
@@ -319,7 +319,7 @@ def open_artifact(
 def _open_engine(artifact: Artifact, resources: Resources, *, trust: bool) -> Engine:
     backend = discover.backend(artifact.manifest.backend)
     if backend.made_from == "model":
-        from raudo.source import open_model
+        from raudo.checkpoints.source import open_model
 
         spec = artifact.manifest.spec
         model = open_model(artifact.path, size=(spec.height, spec.width), trust=trust)

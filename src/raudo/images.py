@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 import cv2
 import numpy as np
 
-from raudo import encoded
 from raudo.errors import DataError
+from raudo.media import encoded
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

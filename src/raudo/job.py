@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from raudo.config import Gates, OptimizeSettings
     from raudo.errors import RaudoError
-    from raudo.inputs import Inputs
+    from raudo.inputs.gathering import Inputs
     from raudo.listener import Listener
     from raudo.plan import Plan
     from raudo.records import Device, Machine, Status

@@ -16,13 +16,13 @@ from raudo.benchmark import Timed, TimingPlan
 from raudo.config import dump_settings
 from raudo.decide import decide
 from raudo.errors import UsageError, WorkerError
-from raudo.explain import pareto
-from raudo.inputs import Identity, gather
+from raudo.inputs.gathering import Identity, gather
 from raudo.job import Job
 from raudo.listener import Listener
 from raudo.machine import DISTURBED_SHARE, describe
+from raudo.presentation.explain import pareto
 from raudo.records import Report, RunSource
-from raudo.search import Search
+from raudo.search.search import Search
 from raudo.workspace import Run, create_run, write_text
 
 if TYPE_CHECKING:

@@ -10,9 +10,9 @@ import numpy as np
 
 from raudo import discover
 from raudo.detector import Selection
-from raudo.draw import side_by_side
-from raudo.evaluate import load_detections
 from raudo.images import decode
+from raudo.measuring.evaluate import load_detections
+from raudo.media.draw import side_by_side
 from raudo.records import Detections
 from raudo.workspace import read_report, replacing, write_text
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from raudo.boxes import paired_iou
+from raudo.accuracy.boxes import paired_iou
 from raudo.errors import DataError
 from raudo.metrics.agreement import CONFIDENCE, Agreement, pair
 from raudo.metrics.base import Sample
@@ -32,8 +32,8 @@ if TYPE_CHECKING:
 
     from raudo.backends.base import Outputs
     from raudo.datasets.base import Dataset
+    from raudo.measuring.station import Probe
     from raudo.records import Accuracy, Similarity
-    from raudo.station import Probe
 
 SAME_IOU, SAME_SCORE = 0.99, 1e-3
 """Outputs closer than this are the same network's: the tolerance that a family's module is held

@@ -1,7 +1,7 @@
 """Makes or runs an engine in a process of its own: a crash, a hang, a lack of memory end only that.
 
-`Worker` is the side that asks, `Station` (station.py), in the process, the side that answers.
-They exchange pickled frames over the process's standard input and output.
+`Worker` is the side that asks, `Station` (measuring/station.py), in the process, the side that
+answers. They exchange pickled frames over the process's standard input and output.
 """
 
 from __future__ import annotations
@@ -29,7 +29,11 @@ if TYPE_CHECKING:
 
 FRAME = struct.Struct("<Q")
 GRACE_SECONDS = 5.0
-PROGRAM = "from raudo.station import Station; from raudo.worker import serve; serve(Station())"
+PROGRAM = """\
+from raudo.measuring.station import Station
+from raudo.worker import serve
+serve(Station())
+"""
 
 
 def frame(message: object) -> bytes:

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from raudo import discover
+from raudo.checkpoints.source import inspect, open_model, recognize
 from raudo.errors import SourceError
 from raudo.families.base import Evidence
-from raudo.source import inspect, open_model, recognize
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -17,10 +17,10 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from raudo import inputs
 from raudo.build import ModelInfo
 from raudo.cli import app
-from raudo.data import open_dataset
+from raudo.inputs import gathering
+from raudo.inputs.data import open_dataset
 from raudo.records import Spec
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -54,7 +54,7 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> None:
     classes = open_dataset(DATA, ("val",)).classes
     spec = Spec(family="any", height=416, width=416, classes=classes)
     told = ModelInfo(spec, has_module=True, sha256="0" * 64)
-    monkeypatch.setattr(inputs, "inspect", lambda _file, _timeout: told)
+    monkeypatch.setattr(gathering, "inspect", lambda _file, _timeout: told)
 
 
 class Malicious:

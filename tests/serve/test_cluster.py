@@ -13,7 +13,7 @@ import pytest
 
 from null_engines import null_engine
 from raudo.cluster import detect_folder
-from raudo.detect import DetectRequest
+from raudo.commands.detect import DetectRequest
 from raudo.errors import UsageError
 from raudo.listener import Listener
 

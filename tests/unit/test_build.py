@@ -17,8 +17,8 @@ from raudo.build import (
     record_audit,
     write_onnx,
 )
-from raudo.data import CalibrationSet, calibration_set
 from raudo.errors import EngineError, RaudoError, UsageError
+from raudo.inputs.data import CalibrationSet, calibration_set
 from raudo.machine import describe
 from raudo.plan import Plan
 from raudo.records import Artifact, PrecisionAudit

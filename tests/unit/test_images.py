@@ -17,8 +17,9 @@ from PIL import Image, ImageFile
 
 from hostile_images import chunk, hostile_images, png
 from hostile_images import encoded as encoded_as
-from raudo import encoded, images
+from raudo import images
 from raudo.errors import DataError
+from raudo.media import encoded
 from raudo.records import Letterbox, Spec
 
 PICTURE = cv2.resize(

@@ -40,7 +40,7 @@ class Diary(Listener):
 def job(project: Project) -> Job:
     """A run with one good candidate."""
     from canned_runs import VARIANTS
-    from raudo.inputs import gather
+    from raudo.inputs.gathering import gather
 
     settings = project.settings()
     job = Job(

@@ -10,8 +10,8 @@ import pytest
 from raudo.backends.base import Outputs
 from raudo.datasets.base import Dataset, LabelledImage
 from raudo.errors import DataError
+from raudo.measuring.station import Probe
 from raudo.records import Detections, Interval
-from raudo.station import Probe
 from raudo.validate import (
     accuracy,
     diverging_stage,

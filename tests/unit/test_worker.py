@@ -20,7 +20,8 @@ IMAGES = sorted((Path(__file__).parents[2] / "samples/coco-mini/images/val").glo
 IMAGE = IMAGES[0]
 ROUGH = """
 import ctypes, os, signal, sys, time
-from raudo import station, worker
+from raudo import worker
+from raudo.measuring import station
 from raudo.errors import DataError
 
 class Rough(station.Station):

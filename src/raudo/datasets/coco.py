@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from raudo.datasets.base import Dataset, DatasetFormat, LabelledImage
 from raudo.errors import DataError
 from raudo.images import read_size
-from raudo.labels import Label, labelled_image, refuse_empty
+from raudo.inputs.labels import Label, labelled_image, refuse_empty
 
 if TYPE_CHECKING:
     from pathlib import Path

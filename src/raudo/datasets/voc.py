@@ -13,7 +13,7 @@ from xml.etree import ElementTree
 from raudo.datasets.base import Dataset, DatasetFormat, LabelledImage
 from raudo.errors import DataError
 from raudo.images import IMAGE_SUFFIXES, read_size
-from raudo.labels import Label, labelled_image, refuse_duplicates, refuse_empty
+from raudo.inputs.labels import Label, labelled_image, refuse_duplicates, refuse_empty
 
 if TYPE_CHECKING:
     from pathlib import Path

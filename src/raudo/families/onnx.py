@@ -16,7 +16,7 @@ import ast
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from raudo.classes import default_names
+from raudo.checkpoints.classes import default_names
 from raudo.errors import SourceError, UsageError
 from raudo.families.base import SPEC_KEY, Evidence, Family, Model
 from raudo.graphs.surgery import FLOAT, FLOAT16, INT64, Graph, cells, fix_shapes, inputs_of

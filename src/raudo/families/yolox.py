@@ -10,8 +10,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from raudo.checkpoint import import_torch, load_checkpoint
-from raudo.classes import default_names
+from raudo.checkpoints.classes import default_names
+from raudo.checkpoints.scan import import_torch, load_checkpoint
 from raudo.errors import SourceError, UsageError
 from raudo.families.base import Evidence, Family, Model, TorchModel, torch_module
 

@@ -1,1 +1,1 @@
-"""ONNX graphs: edited, folded for translation, written as other formats."""
+"""Graphs of networks: edited, folded for translation, written as other formats."""

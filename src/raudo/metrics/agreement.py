@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from raudo.boxes import paired_iou
+from raudo.accuracy.boxes import paired_iou
 from raudo.errors import DataError
 from raudo.metrics.base import Metric
 from raudo.records import Similarity

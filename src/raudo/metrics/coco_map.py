@@ -17,8 +17,18 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from raudo.accuracy.matching import (
+    HIT,
+    IGNORED,
+    THRESHOLDS,
+    Rows,
+    group,
+    outcomes,
+    rows_of,
+    sorting,
+    take,
+)
 from raudo.errors import DataError
-from raudo.matching import HIT, IGNORED, THRESHOLDS, Rows, group, outcomes, rows_of, sorting, take
 from raudo.metrics.base import Metric
 from raudo.records import Accuracy, ClassAccuracy
 

@@ -10,8 +10,8 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from raudo.graphs.quantizers import MOVERS, restored
 from raudo.passes.base import PLAIN, Pass, QuantizationSettings, SelfQuantizing
-from raudo.quantizers import MOVERS, restored
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 import cv2
 import numpy as np
 
-from raudo import checks, plots, present
+from raudo import checks
 from raudo.errors import MissingDependencyError
+from raudo.presentation import plots, present
 from raudo.reports.base import ReportFormat
 
 if TYPE_CHECKING:

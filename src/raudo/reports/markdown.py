@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from raudo import present
 from raudo.checks import GATE_TITLES
+from raudo.presentation import present
 from raudo.reports.base import ReportFormat
 
 if TYPE_CHECKING:

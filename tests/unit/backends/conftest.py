@@ -10,7 +10,7 @@ import pytest
 from raudo import images
 from raudo.backends.base import Outputs
 from raudo.build import ModelFile, ModelInfo, inspect_model, write_onnx
-from raudo.data import CalibrationSet, calibration_set
+from raudo.inputs.data import CalibrationSet, calibration_set
 
 if TYPE_CHECKING:
     from pathlib import Path

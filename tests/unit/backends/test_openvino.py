@@ -92,7 +92,7 @@ def test_only_what_computes_in_int8_is_shown_as_int8(
 @pytest.mark.slow
 def test_a_detector_finds_the_same_in_real_images(assets: Path, tmp_path: Path) -> None:
     pytest.importorskip("ultralytics", reason="NO ULTRALYTICS: its models go untested")
-    from raudo.source import open_model
+    from raudo.checkpoints.source import open_model
 
     model = open_model(assets / "models" / "yolo11n_bccd.pt", size=(384, 640))
     path = tmp_path / "model.onnx"

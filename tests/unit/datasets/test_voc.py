@@ -6,8 +6,8 @@ import cv2
 import numpy as np
 import pytest
 
-from raudo import data
 from raudo.errors import DataError
+from raudo.inputs import data
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -8,10 +8,10 @@ import pytest
 
 from raudo import images
 from raudo.backends.base import Outputs
+from raudo.checkpoints.source import open_model
 from raudo.detector import Selection, select
 from raudo.errors import SourceError, UsageError
 from raudo.families.base import SPEC_KEY
-from raudo.source import open_model
 
 if TYPE_CHECKING:
     from raudo.records import Spec

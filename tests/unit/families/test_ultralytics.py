@@ -10,9 +10,9 @@ import pytest
 
 from raudo import images
 from raudo.backends.base import Outputs
+from raudo.checkpoints.source import open_model
 from raudo.detector import Selection, select
 from raudo.errors import MissingDependencyError, SourceError, UsageError
-from raudo.source import open_model
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -189,7 +189,7 @@ LEAVES_NO_TRACE = """
 import os, sys
 import cv2, numpy, torch
 from pathlib import Path
-from raudo.source import open_model
+from raudo.checkpoints.source import open_model
 
 torch.set_num_threads(2)
 def state():

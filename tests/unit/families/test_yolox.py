@@ -10,9 +10,9 @@ import pytest
 
 from raudo import images
 from raudo.backends.base import Outputs
+from raudo.checkpoints.source import open_model
 from raudo.detector import Selection, select
 from raudo.errors import SourceError, UsageError
-from raudo.source import open_model
 
 torch = pytest.importorskip("torch")
 

@@ -9,7 +9,7 @@ import pytest
 
 from onnx_graphs import run
 from raudo import discover, images
-from raudo.source import open_model
+from raudo.checkpoints.source import open_model
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -11,8 +11,8 @@ from pydantic import ValidationError
 from rich.markup import escape
 from rich.table import Table
 
-from raudo import console
 from raudo.errors import EngineError, first_problem
+from raudo.presentation import console
 from raudo.serve.ab.memory import FILE, read
 from raudo.serve.ab.records import Experiment
 from raudo.workspace import resolve_run

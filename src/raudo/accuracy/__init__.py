@@ -1,0 +1,1 @@
+"""Arithmetic on what engines find: boxes, matched with labels and with the baseline's."""

@@ -1,0 +1,1 @@
+"""What work starts from, checked before it starts: the model, labelled and calibration images."""

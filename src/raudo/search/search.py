@@ -1,0 +1,376 @@
+"""Looks for engines that detect as well as the baseline: the cheapest evidence first.
+
+Each plan is tried at the smallest input rectangle that may do, then at larger ones, until it
+passes the gates of accuracy and similarity. A rectangle at which not even FP32 passes is dropped
+for all plans. Where validating on all images would take long, a few of them come first.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from raudo import discover, plan
+from raudo.accuracy.scoring import Scorer
+from raudo.build import ModelFile, combine, record_audit, remove_drafts
+from raudo.errors import OutputError, RaudoError, WorkerError
+from raudo.images import read_size
+from raudo.measuring.evaluate import Evaluation, evaluate, load_detections, save_detections
+from raudo.records import Candidate, Record
+from raudo.search import shapes
+from raudo.search.sensitivity import keep_lists
+from raudo.validate import similarity
+from raudo.workspace import engine_files, manifest_path, read_artifact
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from raudo.build import ModelInfo
+    from raudo.job import Job
+    from raudo.plan import Plan
+    from raudo.search.sensitivity import Remedy
+    from raudo.search.shapes import Size
+
+QUICK_IMAGES = 24
+QUICK_MARGIN = 5.0
+"""A few images drop a candidate whose similarity is this many points below the gate."""
+CLEARLY_SLOWER = 1.5
+"""An engine that took this many times as long to validate as another is not the choice."""
+QUICK_SECONDS = 20.0
+"""Validating in less time than this is done whole at once."""
+
+
+class Validated(Record):
+    """How long it took to run one engine over all images, without its start."""
+
+    seconds: float
+
+
+class Search:
+    """The search of one run.
+
+    Args:
+        job: The run.
+    """
+
+    def __init__(self, job: Job) -> None:
+        self._job = job
+        self._sizes: list[Size | None] = [None]
+        self._mixed: tuple[Size, ...] = ()
+        self._seconds: dict[str, float] = {}
+        self._scorer: Scorer | None = None
+        self._baseline: Evaluation | None = None
+
+    def explore(self) -> None:
+        """Make and validate candidates; the report's rows are left in the job.
+
+        Raises:
+            WorkerError: The baseline does not run.
+        """
+        job = self._job
+        self._establish_baseline()
+        bases = [p for p in job.plans if p in job.baselines.values()]
+        others = [p for p in job.plans if p not in bases]
+        for base in bases[1:]:
+            self._try(base)  # those of other devices: only their speed is compared with
+        probe = next((p for p in others if self._can_probe(p)), None)
+        if probe is not None and job.settings.shapes == "auto" and job.settings.size is None:
+            self._probe_shapes(probe)
+            if self._mixed or len(self._sizes) > 1:
+                others += bases  # PyTorch at the smaller sizes, for fairness
+        for chosen in others:
+            self._try_sizes(chosen)
+        for chosen in others if self._mixed else ():
+            if self._may_win(chosen):
+                self._try(replace(chosen, rectangles=self._mixed))
+
+    def _probe_shapes(self, probe: Plan) -> None:
+        """Find the rectangles that change nothing of what is found."""
+        spec = self._job.inputs.info.spec
+        sizes = [read_size(file) for file in self._job.inputs.files]
+        proposed = shapes.propose(sizes, spec)
+        self._sizes = [s for s in proposed if self._try(replace(probe, size=s))] + [None]
+        mixed = shapes.propose_mixed(sizes, spec)
+        self._mixed = next((m for m in mixed if self._try(replace(probe, rectangles=m))), ())
+
+    def _may_win(self, chosen: Plan) -> bool:
+        """Tell whether an engine passes that is not clearly slower than the fastest that does.
+
+        Validation gives the times; they are rough, since its images were not timed side by side.
+        """
+        job = self._job
+        mixed = replace(chosen, rectangles=self._mixed).name
+        passing = [n for n in self._seconds if n != mixed and job.detects_as_well(n)]
+        own = [n for n in passing if plan.base_name(n) == chosen.name]
+        if not own or mixed in job.candidates:
+            return False
+        targets = set(job.candidates[own[0]].targets)
+        rivals = [n for n in passing if targets & set(job.candidates[n].targets)]
+        fastest = min(self._seconds[n] for n in rivals)
+        return min(self._seconds[n] for n in own) <= CLEARLY_SLOWER * fastest
+
+    def _establish_baseline(self) -> None:
+        job = self._job
+        chosen = job.baseline
+        if not self._make(chosen):
+            self._give_up()
+        start = time.monotonic()
+        try:
+            self._baseline = self._evaluate(chosen, job.inputs.files)
+        except RaudoError as error:
+            job.fail(chosen.name, "validate", error, start)
+            self._give_up()
+        job.note(f"validate {chosen.name}", "OK", "", start)
+        assert self._baseline is not None  # noqa: S101 (set above, or given up)
+        self._scorer = Scorer(
+            job.inputs.dataset,
+            self._baseline,
+            resamples=job.settings.bootstrap,
+            seed=job.settings.seed,
+        )
+        self._score(chosen.name, self._baseline)
+
+    def _give_up(self) -> None:
+        job = self._job
+        name = job.baseline.name
+        raise WorkerError(
+            f"the baseline {name} failed: {job.candidates[name].reason}",
+            hint=f"nothing can be compared without it; {job.run.log} says more",
+        )
+
+    def _can_probe(self, chosen: Plan) -> bool:
+        """Tell whether a plan shows what a rectangle alone does: FP32, and quickly built."""
+        targets = discover.backend(chosen.backend).targets_of(chosen.variant)
+        gated = any(target in self._job.settings.gates for target in targets)
+        return chosen.precision == "fp32" and gated and self._obstacle(chosen) is None
+
+    def _obstacle(self, chosen: Plan) -> str | None:
+        job = self._job
+        reason = plan.obstacle(
+            chosen,
+            job.machine,
+            has_module=job.inputs.info.has_module,
+            calibrated=job.inputs.calibration is not None,
+        )
+        if reason is None and (base := job.baselines.get(chosen.variant.device)):
+            row = job.candidates.get(base.name)
+            if row and row.name != chosen.name and row.status != "OK":
+                return f"its baseline {row.name} {row.status}: {row.reason}"
+        return reason
+
+    def _try_sizes(self, chosen: Plan) -> None:
+        """Try a plan at one size after the other, until it detects as well as the baseline."""
+        job = self._job
+        for size in self._sizes:
+            sized = replace(chosen, size=size)
+            known = sized.name in job.candidates
+            if job.detects_as_well(sized.name) if known else self._try(sized):
+                return
+        self._recover(replace(chosen, size=self._sizes[0]))
+
+    def _recover(self, chosen: Plan) -> None:
+        """Mend a quantized engine that detects worse: another calibration, layers given back."""
+        job, calibration = self._job, self._job.inputs.calibration
+        start, name = time.monotonic(), chosen.name
+        seconds = min(job.settings.recovery_budget, job.seconds_left / 2)
+        quantized = plan.pass_for(chosen.precision) is not None
+        if not quantized or calibration is None or name not in self._seconds or seconds <= 0:
+            return
+        if rival := self._faster(name):
+            job.update(name, remedy=f"not mended: {rival} passes and is faster")
+            job.note(f"recover {name}", "SKIPPED", f"{rival} passes and is faster", start)
+            return
+        job.listener.step(f"Looking for what {name} loses by", None)
+        onnx = job.run.engines / f"model{chosen.size_suffix}.onnx"
+        _, info = self._at_size(chosen)
+        try:
+            with job.worker(f"ranking the layers of {name}") as worker:
+                remedy = worker.call("find_remedy", chosen, info, onnx, calibration, seconds / 2)
+        except RaudoError as error:
+            job.note(f"rank {name}", "FAILED", error.message, start)
+            return
+        job.note(f"rank {name}", "OK", remedy.title, start)
+        job.update(name, remedy=remedy.title)
+        for mended in _attempts(chosen, remedy):
+            if time.monotonic() - start > seconds:
+                job.note(f"recover {name}", "SKIPPED", "its time budget was spent", start)
+                return
+            if self._try(mended):
+                return
+
+    def _faster(self, name: str) -> str | None:
+        """Name an engine for the same target that passes and took less time to validate.
+
+        One that gives layers back only gets slower.
+        """
+        job, targets = self._job, set(self._job.candidates[name].targets)
+        rivals = (
+            n
+            for n, seconds in self._seconds.items()
+            if seconds < self._seconds[name] and targets & set(job.candidates[n].targets)
+        )
+        return next((n for n in rivals if job.detects_as_well(n)), None)
+
+    def _try(self, chosen: Plan) -> bool:
+        """Make and validate one candidate; tells whether it detects as well as the baseline."""
+        job = self._job
+        if not self._make(chosen):
+            return False
+        start, name = time.monotonic(), chosen.name
+        try:
+            if self._dropped_early(chosen):
+                return False
+            evaluation = self._evaluate(chosen, job.inputs.files)
+        except OutputError:
+            raise
+        except RaudoError as error:
+            job.fail(name, "validate", error, start)
+            return False
+        job.note(f"validate {name}", "OK", "", start)
+        self._score(name, evaluation)
+        return job.detects_as_well(name)
+
+    def _make(self, chosen: Plan) -> bool:
+        """Build the engine of a plan and give it a row; tells whether there is one."""
+        job = self._job
+        start, name = time.monotonic(), chosen.name
+        job.candidates[name] = Candidate(
+            name=name,
+            backend=chosen.backend,
+            precision=chosen.precision,
+            size=chosen.size or (job.inputs.info.spec.height, job.inputs.info.spec.width),
+            status="OK",
+            baseline=name in {base.name for base in job.baselines.values()},
+            targets=discover.backend(chosen.backend).targets_of(chosen.variant),
+        )
+        if reason := self._obstacle(chosen):
+            job.skip(name, reason, start)
+            return False
+        if job.seconds_left <= 0 and name != job.baseline.name:
+            job.skip(name, "the time budget was spent before it", start, untried=True)
+            return False
+        job.listener.step(f"Making {name}")
+        try:
+            self._build(chosen)
+        except OutputError:  # no fault of the engine: the run goes on once there is room
+            raise
+        except RaudoError as error:
+            job.fail(name, "build", error, start)
+            return False
+        job.note(f"build {name}", "OK", "", start)
+        job.listener.finished(name, "OK", "")
+        return True
+
+    def _build(self, chosen: Plan) -> None:
+        job = self._job
+        name = chosen.name
+        engine = chosen.engine_file(job.run.engines)
+        backend = discover.backend(chosen.backend)
+        parts = [part.engine_file(job.run.engines) for part in chosen.parts]
+        if job.run.recall(f"built-{name}", Candidate) is None:
+            for part, path in zip(chosen.parts, parts, strict=True):
+                if path == engine or not manifest_path(path).is_file():
+                    self._build_part(part, path)
+            if len(parts) > 1:
+                combine(name, parts, engine)
+        files = [f for e in {engine, *parts[1:]} for f in engine_files(e, backend.companions)]
+        row = job.update(
+            name,
+            file=engine.relative_to(job.run.folder).as_posix(),
+            size_bytes=sum(f.stat().st_size for f in files),
+        )
+        job.run.save(f"built-{name}", row)
+
+    def _build_part(self, chosen: Plan, engine: Path) -> None:
+        """Build an engine of one input size."""
+        job = self._job
+        file, info = self._at_size(chosen)
+        onnx = job.run.engines / f"model{chosen.size_suffix}.onnx"
+        try:
+            with job.worker(f"building {chosen.name}") as worker:
+                if discover.backend(chosen.backend).made_from == "onnx" and not onnx.is_file():
+                    worker.call("write_onnx", file, onnx)
+                worker.call("build", chosen, file, info, onnx, engine, job.inputs.calibration)
+        finally:
+            remove_drafts(engine.parent)
+
+    def _at_size(self, chosen: Plan) -> tuple[ModelFile, ModelInfo]:
+        """Return the model's file and info at the size of a plan."""
+        inputs = self._job.inputs
+        if chosen.size is None:
+            return inputs.file, inputs.info
+        height, width = chosen.size
+        spec = inputs.info.spec.model_copy(update={"height": height, "width": width})
+        return replace(inputs.file, size=chosen.size), replace(inputs.info, spec=spec)
+
+    def _dropped_early(self, chosen: Plan) -> bool:
+        """Drop a candidate on a few images, where all of them would take long."""
+        job, baseline = self._job, self._baseline
+        files = job.inputs.files
+        step = len(files) // QUICK_IMAGES
+        kept = job.run.state / f"found-{chosen.name}.npz"
+        if step < 2 or baseline is None or kept.is_file():
+            return False
+        start = time.monotonic()
+        few = self._evaluate(chosen, files[::step], keep=False)
+        seconds = time.monotonic() - start
+        alike = similarity(baseline.detections[::step], few.detections).f1_percent
+        lowest = min((g.similarity_percent for g in job.gates(chosen.name)), default=0.0)
+        if seconds * step < QUICK_SECONDS or alike >= lowest - QUICK_MARGIN:
+            return False
+        job.update(chosen.name, similarity_percent=alike)
+        reason = (
+            f"dropped early: similarity {alike:.1f} % on {len(few.detections)} images, "
+            f"gate {lowest:.0f} %"
+        )
+        job.skip(chosen.name, reason, start)
+        return True
+
+    def _evaluate(self, chosen: Plan, files: Sequence[Path], *, keep: bool = True) -> Evaluation:
+        """Run a candidate over images, and check that it executes what was asked for."""
+        job, name = self._job, chosen.name
+        engine = chosen.engine_file(job.run.engines)
+        kept = job.run.state / f"found-{name}.npz"
+        known = load_detections(kept) if keep and kept.is_file() else None
+        before = job.run.recall(f"validated-{name}", Validated)
+        job.listener.step(f"Validating {name}", len(files))
+        with job.worker(name) as worker:
+            evaluation = evaluate(
+                worker,
+                engine,
+                files,
+                trust=job.settings.trust_checkpoint,
+                known=known,
+                on_images=job.listener.advance,
+            )
+        record_audit(read_artifact(engine), evaluation.opened.audit)
+        if keep and known is None:
+            save_detections(kept, evaluation.detections)
+            before = Validated(seconds=evaluation.seconds)
+            job.run.save(f"validated-{name}", before)
+        if before is not None:
+            self._seconds[name] = before.seconds
+        return evaluation
+
+    def _score(self, name: str, evaluation: Evaluation) -> None:
+        assert self._scorer is not None  # noqa: S101 (made with the baseline)
+        accuracy, alike = self._scorer.score(evaluation)
+        self._job.update(
+            name,
+            audit=evaluation.opened.audit,
+            accuracy=accuracy,
+            similarity=alike,
+            similarity_percent=alike.f1_percent,
+            map50=accuracy.map50 if accuracy else None,
+            map50_95=accuracy.map50_95 if accuracy else None,
+            map50_loss_percent=accuracy.map50_loss_percent if accuracy else None,
+        )
+
+
+def _attempts(chosen: Plan, remedy: Remedy) -> list[Plan]:
+    """Return the plans that a remedy proposes, the cheapest first."""
+    mended = replace(chosen, ranges=remedy.ranges, images=remedy.images)
+    kept = [replace(mended, keep=keep) for keep in keep_lists(remedy.blocks)]
+    return kept if mended == chosen else [mended, *kept]

@@ -1,0 +1,146 @@
+"""The search: smaller rectangles first, nothing hopeless to the end, nothing past its time."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from canned_runs import SIDE
+from raudo.pipeline import optimize
+from raudo.search import search
+from raudo.workspace import read_artifact
+
+if TYPE_CHECKING:
+    import pytest
+
+    from canned_runs import Project
+    from raudo.records import Candidate, Report
+
+EASY = {"production_cpu": {"speedup": 0.01, "map50_loss_percent": 1}}
+
+
+def rows(report: Report) -> dict[str, Candidate]:
+    return {candidate.name: candidate for candidate in report.candidates}
+
+
+def test_a_rectangle_that_changes_what_is_found_is_dropped_for_all(project: Project) -> None:
+    """Canned engines of another size find other things: FP32 shows so, and INT8 is spared it."""
+    calibration = project.data.parent / "images" / "other"
+    calibration.mkdir()
+    make_image(calibration / "one.png")
+    report, _ = optimize(project.settings(shapes="auto", calibration=calibration))
+    names = [candidate.name for candidate in report.candidates]
+    sized = [name for name in names if "@" in name]
+    assert sized
+    assert {name.partition("@")[0] for name in sized} == {"null-same"}
+    assert rows(report)["null-small"].status == "OK"
+
+
+def make_image(path: Any, size: tuple[int, int] = (48, 64)) -> None:
+    import cv2
+    import numpy as np
+
+    cv2.imwrite(str(path), np.full((*size, 3), 7, np.uint8))
+
+
+def test_a_rectangle_that_changes_nothing_is_tried_first_and_is_enough(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """PyTorch's own place in the table is taken at the smaller size too."""
+    monkeypatch.setattr(search.Search, "_try", always_well(project))
+    report, _ = optimize(project.settings(shapes="auto"))
+    names = set(rows(report))
+    assert "null-same" not in names, "the smaller one passed"
+    assert {n for n in names if n.startswith("null-base@")}, "the baseline at the smaller size"
+
+
+def always_well(project: Project) -> Any:
+    real = search.Search._try
+
+    def attempt(self: search.Search, chosen: Any) -> bool:
+        real(self, chosen)
+        baseline = self._job.candidates["null-base"]
+        self._job.update(
+            chosen.name,
+            similarity_percent=100.0,
+            map50_loss_percent=baseline.map50_loss_percent,
+        )
+        return self._job.detects_as_well(chosen.name)
+
+    return attempt
+
+
+def test_own_shapes_are_the_model_s_own(project: Project) -> None:
+    report, _ = optimize(project.settings(shapes="own"))
+    assert not [name for name in rows(report) if "@" in name]
+    assert {candidate.size for candidate in report.candidates} == {(SIDE, SIDE)}
+
+
+def test_after_the_time_budget_nothing_new_is_tried(project: Project) -> None:
+    report, _ = optimize(project.settings(time_budget=1e-6))
+    found = rows(report)
+    assert found["null-base"].status == "OK", "without it nothing can be said"
+    assert {found[n].status for n in ("null-same", "null-other")} == {"SKIPPED"}
+    assert "time budget" in found["null-same"].reason
+    assert project.faults.called("build") == ["null-base"]
+
+
+def test_a_hopeless_candidate_is_dropped_on_a_few_images(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(search, "QUICK_IMAGES", 1)
+    monkeypatch.setattr(search, "QUICK_SECONDS", 0.0)
+    report, run = optimize(project.settings())
+    found = rows(report)
+    assert found["null-other"].status == "SKIPPED"
+    assert "dropped early: similarity" in found["null-other"].reason
+    assert found["null-same"].status == "OK"
+    assert not (run.state / "found-null-other.npz").exists()
+
+
+def test_where_validating_is_quick_nothing_is_dropped_early(project: Project) -> None:
+    report, _ = optimize(project.settings())
+    assert rows(report)["null-other"].status == "OK"
+
+
+def test_an_engine_of_images_calibrated_on_names_them(project: Project) -> None:
+    calibration = project.folder / "calibration"
+    calibration.mkdir()
+    make_image(calibration / "one.png")
+    report, _ = optimize(project.settings(calibration=calibration, gates=EASY))
+    assert rows(report)["null-small"].status == "OK"
+    assert report.source.calibration is not None
+    assert report.source.calibration.images == 1
+
+
+def test_layers_are_given_back_only_when_there_is_time_for_it(project: Project) -> None:
+    report, _ = optimize(project.settings(recovery_budget=0))
+    assert "find_remedy" not in {action for action, _ in project.faults.calls}
+    assert not [name for name in rows(report) if "+" in name]
+
+
+def test_one_image_is_enough_to_compare_on(project: Project) -> None:
+    source = project.folder / "one"
+    source.mkdir()
+    make_image(source / "one.png")
+    report, _ = optimize(project.settings(data=None, images=source, shapes="auto"))
+    assert report.source.images == 1
+    assert rows(report)["null-same"].status == "OK"
+
+
+def test_images_of_many_shapes_are_tried_in_a_few_rectangles(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What changes nothing that is found is tried for what may still win, and runs as one."""
+    source = project.folder / "many"
+    source.mkdir()
+    for number, (height, width) in enumerate([(20, 60), (60, 20), (30, 30), (21, 64), (64, 21)]):
+        make_image(source / f"{number}.png", (height, width))
+    monkeypatch.setattr(search.Search, "_try", always_well(project))
+    report, run = optimize(project.settings(data=None, images=source, shapes="auto"))
+    mixed = [row for name, row in rows(report).items() if name.endswith("+own")]
+    assert mixed
+    for row in mixed:
+        artifact = read_artifact(run.folder / str(row.file))
+        assert artifact.manifest.rectangles
+        assert row.similarity_percent is not None
+        assert row.latency_ms is not None
