@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import logging
 import math
 import re
@@ -24,6 +23,7 @@ from raudo.serve.errors import (
     UnauthorizedError,
     UnsupportedMediaError,
 )
+from raudo.serve.json_body import write_json
 from raudo.serve.uploads import BODY, UPLOAD
 
 if TYPE_CHECKING:
@@ -95,8 +95,7 @@ def answer_json(
     content: object, status: int = 200, headers: Mapping[str, str] | None = None
 ) -> Answer:
     """Answer with JSON."""
-    text = json.dumps(content, allow_nan=False, separators=(",", ":"))
-    return Answer((text.encode(),), status, JSON, headers or {})
+    return Answer((write_json(content),), status, JSON, headers or {})
 
 
 def answer_error(error: ServeError, request_id: str) -> Answer:

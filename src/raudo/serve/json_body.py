@@ -1,10 +1,13 @@
-"""JSON that clients send: bounded before it is parsed, for a few megabytes can mean gigabytes."""
+"""JSON that clients send, and get.
+
+It is bounded before it is parsed, for a few megabytes can mean gigabytes.
+"""
 
 from __future__ import annotations
 
 from typing import Any
 
-from pydantic_core import from_json
+from pydantic_core import from_json, to_json
 
 from raudo.serve.errors import BadRequestError, TooLargeError
 
@@ -36,3 +39,8 @@ def read_json(data: bytes | bytearray | memoryview) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise BadRequestError("the body is no JSON object")
     return content
+
+
+def write_json(content: object) -> bytes:
+    """Return JSON; it has no NaN and no infinities, so that they become null."""
+    return to_json(content, inf_nan_mode="null")

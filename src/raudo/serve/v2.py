@@ -6,7 +6,6 @@ model configuration and statistics extensions as Triton's documentation has them
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,7 +14,7 @@ import raudo
 from raudo.serve import oip
 from raudo.serve.errors import BadRequestError, NotReadyError
 from raudo.serve.http import Answer, answer_json
-from raudo.serve.json_body import read_json
+from raudo.serve.json_body import read_json, write_json
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -224,7 +223,7 @@ def respond(
         "parameters": {"variant": reply.variant},
         "outputs": described,
     }
-    head = json.dumps(content, separators=(",", ":")).encode()
+    head = write_json(content)
     if not pieces:
         return Answer((head,))
     return Answer((head, *pieces), type=BINARY, headers={HEADER: str(len(head))})
