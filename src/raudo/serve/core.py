@@ -90,8 +90,7 @@ class Service:
 
     def models(self) -> tuple[ModelVersion, ...]:
         """Return the versions that take requests, the primary variant first."""
-        loaded = sorted(self._deployments.items(), key=lambda pair: pair[0] != PRIMARY)
-        return tuple(deployment.version for _, deployment in loaded)
+        return tuple(deployment.version for deployment in self._deployments.values())
 
     def check(self) -> None:
         """Tell early that a request would be turned down, before its body is read.
@@ -139,7 +138,10 @@ class Service:
             str(self._loaded), variant, artifact, run, facts.batch, facts.rectangles
         )
         before = self._deployments.get(variant)
-        self._deployments[variant] = Deployment(version, instances, self.limits, self.observer)
+        loaded = Deployment(version, instances, self.limits, self.observer)
+        others = {name: d for name, d in self._deployments.items() if name != variant}
+        first = variant == PRIMARY
+        self._deployments = {variant: loaded, **others} if first else {**others, variant: loaded}
         self.observer.model_loaded(version)
         if before is not None:
             self._start(self._retire(before))

@@ -69,7 +69,9 @@ class Deployment:
         ]
 
     def _batch_formed(self, images: int) -> None:
-        self._observer.batch_formed(self.version, images)
+        # Soon: the engine gets the batch first.
+        loop = asyncio.get_running_loop()
+        loop.call_soon(self._observer.batch_formed, self.version, images)
 
     def _restarted(self, reason: str) -> None:
         self._observer.worker_restarted(self.version, reason)

@@ -73,8 +73,8 @@ class ServiceMetrics(NullObserver):
         self._batches = histogram(
             "raudo_batch_images", "Images that went to an engine at once.", IMAGES, "variant"
         )
-        self._depth = gauge("raudo_queue_depth", "Requests that wait for an engine.", "variant")
-        self._limit = gauge("raudo_queue_limit", "Requests that may wait.", "variant")
+        self._queues = QueueCollector()
+        registry.register(self._queues)
         self._rejections = counter(
             "raudo_rejections", "Requests turned down, by reason.", "reason", "variant"
         )
@@ -96,7 +96,6 @@ class ServiceMetrics(NullObserver):
         )
         # Looking a label up takes the client library several times as long as counting.
         self._requests_of = cache(self._requests.labels)
-        self._depth_of, self._limit_of = cache(self._depth.labels), cache(self._limit.labels)
 
     def request_finished(self, finished: Finished) -> None:
         """Count it; copies for comparison count as the method `shadow`."""
@@ -114,8 +113,7 @@ class ServiceMetrics(NullObserver):
 
     def queue_changed(self, version: ModelVersion, depth: int, limit: int) -> None:
         """Note how long the queue is."""
-        self._depth_of(version.variant).set(depth)
-        self._limit_of(version.variant).set(limit)
+        self._queues.now[version.variant] = (depth, limit)
 
     def rejected(self, reason: str, variant: str | None) -> None:
         """Count it."""
@@ -157,6 +155,33 @@ class ServiceMetrics(NullObserver):
 def _identity(version: ModelVersion) -> tuple[str, ...]:
     manifest = version.artifact.manifest
     return (version.variant, version.version, manifest.name, manifest.precision, version.run or "")
+
+
+class QueueCollector:
+    """The queues as they are when Prometheus asks: they change twice with each request.
+
+    Attributes:
+        now: Depth and limit of each variant's queue.
+    """
+
+    def __init__(self) -> None:
+        self.now: dict[str, tuple[int, int]] = {}
+
+    def collect(self) -> Iterable[Metric]:
+        """Yield depth and limit."""
+        from prometheus_client.metrics_core import GaugeMetricFamily
+
+        depths = GaugeMetricFamily(
+            "raudo_queue_depth", "Requests that wait for an engine.", labels=["variant"]
+        )
+        limits = GaugeMetricFamily(
+            "raudo_queue_limit", "Requests that may wait.", labels=["variant"]
+        )
+        for variant, (depth, limit) in self.now.items():
+            depths.add_metric([variant], depth)
+            limits.add_metric([variant], limit)
+        yield depths
+        yield limits
 
 
 class ExperimentCollector:
