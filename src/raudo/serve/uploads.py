@@ -9,6 +9,8 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any
 
+from raudo.serve.responses import WholeResponses
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -66,7 +68,7 @@ class Upload:
 
 
 class UploadProtocol(asyncio.BufferedProtocol):
-    """uvicorn's HTTP protocol, with uploads read past its parser.
+    """uvicorn's HTTP protocol, with uploads read past its parser, and responses sent as one piece.
 
     Args:
         largest: Longest body that is read so; a longer one is left to be refused.
@@ -98,7 +100,13 @@ class UploadProtocol(asyncio.BufferedProtocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin."""
-        self._http.connection_made(transport)  # type: ignore[arg-type]
+        responses = WholeResponses(transport, self._response_goes_on)
+        self._http.connection_made(responses)  # type: ignore[arg-type]
+
+    def _response_goes_on(self) -> bool:
+        """Tell whether more follows what uvicorn just writes; nothing does where HEAD was asked."""
+        cycle = self._http.cycle
+        return bool(cycle and cycle.expected_content_length and cycle.scope["method"] != "HEAD")
 
     def connection_lost(self, error: Exception | None) -> None:
         """End, and end what still arrives."""
