@@ -218,6 +218,25 @@ def _in_time(seconds: float) -> Iterator[None]:
         timer.cancel()
 
 
+@contextlib.contextmanager
+def _watching(scope: Scope, receive: Receive, leave: Callable[[], None]) -> Iterator[None]:
+    """Tell when the client leaves."""
+    if upload := upload_of(scope):
+        with upload.watched(leave):
+            yield
+        return
+
+    async def watch() -> None:
+        await receive()
+        leave()
+
+    watching = asyncio.get_running_loop().create_task(watch())
+    try:
+        yield
+    finally:
+        watching.cancel()
+
+
 def _left() -> BadRequestError:
     return BadRequestError("the client left before its request was whole")
 
@@ -285,18 +304,15 @@ class Endpoint:
         assert work is not None  # noqa: S101 (coroutines run in tasks)
         gone = False
 
-        async def watch() -> None:
+        def leave() -> None:
             nonlocal gone
-            await receive()
             gone = True
             work.cancel()
 
-        watching = asyncio.get_running_loop().create_task(watch())
         try:
-            return await self._handler(call)
+            with _watching(scope, receive, leave):
+                return await self._handler(call)
         except asyncio.CancelledError:
             if gone:
                 return None
             raise
-        finally:
-            watching.cancel()

@@ -7,12 +7,13 @@ takes longer than all else that the service does with it.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from typing import TYPE_CHECKING, Any
 
 from raudo.serve.responses import WholeResponses
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     import numpy as np
     from numpy.typing import NDArray
@@ -38,6 +39,8 @@ class Upload:
         self._memory: memoryview | None = memory.data
         self._missing = len(memory)
         self._ended = asyncio.Event()
+        self._left = False
+        self._watcher: Callable[[], None] | None = None
 
     def room(self, piece: bytearray) -> memoryview:
         """Return where the next bytes go; a piece takes what nobody wants."""
@@ -53,12 +56,26 @@ class Upload:
         return not self._missing
 
     def lose(self) -> None:
-        """Note that no more will come."""
+        """Note that the client left."""
+        self._left = True
         self._ended.set()
+        if self._watcher is not None:
+            self._watcher()
 
     def refuse(self) -> None:
         """Give the memory back: the request is turned down, and what still arrives is dropped."""
         self._memory = None
+
+    @contextlib.contextmanager
+    def watched(self, tell: Callable[[], None]) -> Iterator[None]:
+        """Tell when the client leaves, or that it did already."""
+        self._watcher = tell
+        if self._left:
+            tell()
+        try:
+            yield
+        finally:
+            self._watcher = None
 
     async def arrival(self) -> memoryview | None:
         """Wait for all of it, and hand it over; None: the client left before."""
@@ -90,6 +107,7 @@ class UploadProtocol(asyncio.BufferedProtocol):
         self._http = HttpToolsProtocol(config, **uvicorns)
         self._piece = bytearray(PIECE)
         self._upload: Upload | None = None
+        self._last: Upload | None = None
         self._renew_parser()
 
     def _renew_parser(self) -> None:
@@ -109,9 +127,9 @@ class UploadProtocol(asyncio.BufferedProtocol):
         return bool(cycle and cycle.expected_content_length and cycle.scope["method"] != "HEAD")
 
     def connection_lost(self, error: Exception | None) -> None:
-        """End, and end what still arrives."""
-        if self._upload is not None:
-            self._upload.lose()
+        """End, and end what still arrives or is being answered."""
+        if self._last is not None:
+            self._last.lose()
         self._http.connection_lost(error)
 
     def eof_received(self) -> None:
@@ -160,7 +178,7 @@ class UploadProtocol(asyncio.BufferedProtocol):
         # The protocol's own head is pipelined behind a request that is still being answered.
         free = self._http.cycle is None or self._http.cycle.response_complete
         if plain and free and length.isdigit() and PIECE < int(length) <= self._largest:
-            self._upload = Upload(self._allocate(int(length)))
+            self._upload = self._last = Upload(self._allocate(int(length)))
             self._http.scope["extensions"] = {UPLOAD: {BODY: self._upload}}
         self._http.on_headers_complete()
 

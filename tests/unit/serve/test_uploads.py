@@ -14,10 +14,10 @@ import pytest
 from raudo.serve.arena import private
 from raudo.serve.http import Answer, Endpoint
 from raudo.serve.settings import Limits
-from raudo.serve.uploads import PIECE, UploadProtocol
+from raudo.serve.uploads import PIECE, Upload, UploadProtocol
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Coroutine
+    from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 
     from raudo.serve.http import Call
 
@@ -45,10 +45,12 @@ async def digest(call: Call) -> Answer:
 
 
 @contextlib.asynccontextmanager
-async def serving(timeout: float = 5.0) -> AsyncIterator[int]:
+async def serving(
+    timeout: float = 5.0, handler: Callable[[Call], Awaitable[Answer]] = digest
+) -> AsyncIterator[int]:
     import uvicorn
 
-    endpoint: Any = Endpoint(digest, Host(timeout))  # type: ignore[arg-type]
+    endpoint: Any = Endpoint(handler, Host(timeout))  # type: ignore[arg-type]
     config = uvicorn.Config(
         endpoint,
         http=partial(UploadProtocol, LARGEST, private),
@@ -144,6 +146,66 @@ def test_a_client_may_leave_and_others_are_answered() -> None:
             await writer.drain()
             writer.close()
             reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(request(b"x"))
+            assert await response(reader) == expected(b"x")
+            writer.close()
+
+    run(story())
+
+
+@pytest.mark.parametrize("size", [PIECE, PIECE + 1])
+def test_a_client_that_leaves_ends_the_work_on_its_request(size: int) -> None:
+    async def story() -> None:
+        begun, ended = asyncio.Event(), asyncio.Event()
+
+        async def work(_: Call) -> Answer:
+            begun.set()
+            try:
+                await asyncio.Event().wait()
+            finally:
+                ended.set()
+            return Answer()
+
+        async with serving(handler=work) as port:
+            _, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(request(bytes(size)))
+            await begun.wait()
+            writer.close()
+            await ended.wait()
+
+    run(story())
+
+
+def test_who_watches_too_late_is_told_that_the_client_left() -> None:
+    async def story() -> None:
+        upload, told = Upload(private(2)), list[str]()
+        upload.filled(2)
+        upload.lose()
+        assert await upload.arrival() is not None
+        with upload.watched(lambda: told.append("left")):
+            assert told == ["left"]
+        upload.lose()
+        assert told == ["left"]
+
+    run(story())
+
+
+def test_answers_without_a_body_leave_at_once() -> None:
+    async def story() -> None:
+        async def nothing(_: Call) -> Answer:
+            return Answer((b"",))
+
+        async with serving(handler=nothing) as port:
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(request(b""))
+            assert await response(reader) == (200, b"")
+            writer.write(b"HEAD / HTTP/1.1\r\nhost: x\r\n\r\n")
+            assert b" 200 " in await reader.readuntil(b"\r\n\r\n")
+            writer.close()
+        async with serving() as port:
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(b"HEAD / HTTP/1.1\r\nhost: x\r\n\r\n")
+            assert b"content-length: 64" in await reader.readuntil(b"\r\n\r\n")
             writer.write(request(b"x"))
             assert await response(reader) == expected(b"x")
             writer.close()
