@@ -1,81 +1,24 @@
 /// TensorRT 8.5 to 11, and TensorRT for RTX, on NVIDIA GPUs.
-///
-/// A frame is one CUDA graph: pinned memory -> GPU -> letterbox -> engine -> pinned memory. It is
-/// recorded again when the frames change their size.
-#include <NvInfer.h>
-
 #include <algorithm>
+#include <condition_variable>
 #include <cstring>
 #include <fstream>
 #include <iterator>
 #include <memory>
 #include <mutex>
+#include <utility>
 
 #include "backend.hpp"
 #include "cuda.hpp"
-#include "letterbox.cuh"
+#include "lane.hpp"
 
 namespace raudo {
 namespace {
 
 using nvinfer1::DataType;
 
-class Logger : public nvinfer1::ILogger {
-public:
-    void log(Severity severity, const char* message) noexcept override {
-        if (severity <= Severity::kERROR) {
-            const std::lock_guard lock(mutex_);
-            last_ = message;
-        }
-    }
-
-    std::string last() const {
-        const std::lock_guard lock(mutex_);
-        return last_;
-    }
-
-private:
-    mutable std::mutex mutex_;
-    std::string last_;
-};
-
-/// The process's one logger: TensorRT keeps the first, and hears no other.
-Logger& logger() {
-    static Logger only;
-    return only;
-}
-
-/// One tensor of an engine, in TensorRT's own order.
-struct Tensor {
-    std::string name;
-    Shape shape;
-    DataType type;
-    bool input;
-};
-
-std::size_t bytes_of(DataType type) {
-    switch (type) {
-        case DataType::kUINT8:
-            return 1;
-        case DataType::kFLOAT:
-        case DataType::kINT32:
-            return 4;
-#if NV_TENSORRT_MAJOR >= 10
-        case DataType::kINT64:
-            return 8;
-#endif
-        default:
-            throw breaks_spec("a tensor has a type that detectors do not have");
-    }
-}
-
-std::size_t bytes_of(const Tensor& tensor) {
-    std::size_t bytes = bytes_of(tensor.type);
-    for (const std::int64_t side : tensor.shape) {
-        bytes *= static_cast<std::size_t>(side);
-    }
-    return bytes;
-}
+/// Most frames under way at once: while one is copied, others are computed.
+constexpr int max_lanes = 4;
 
 Shape shape_of(const nvinfer1::Dims& dimensions) {
     return {dimensions.d, dimensions.d + std::max(0, dimensions.nbDims)};
@@ -99,231 +42,229 @@ int device_number(const std::string& device) {
     return digits[0] - '0';
 }
 
+/// Builders may list the outputs in an order of their own.
+std::vector<Tensor> in_order(const std::vector<Tensor>& outputs) {
+    std::vector<Tensor> ordered;
+    for (const char* name : {"boxes", "scores", "labels"}) {
+        for (const Tensor& output : outputs) {
+            if (output.name == name) {
+                ordered.push_back(output);
+            }
+        }
+    }
+    if (ordered.size() != outputs.size() || ordered.size() < 2) {
+        throw breaks_spec("its outputs are not boxes, scores and labels");
+    }
+    return ordered;
+}
+
+bool is_whole(DataType type) {
+#if NV_TENSORRT_MAJOR >= 10
+    if (type == DataType::kINT64) {
+        return true;
+    }
+#endif
+    return type == DataType::kINT32;
+}
+
+/// Reads and checks what an engine takes and gives, for one image.
+Tensors read_tensors(const nvinfer1::ICudaEngine& engine, const Spec& spec) {
+    std::vector<Tensor> inputs, outputs;
+    for (std::int32_t i = 0; i < engine.getNbIOTensors(); ++i) {
+        const char* name = engine.getIOTensorName(i);
+        const bool input = engine.getTensorIOMode(name) == nvinfer1::TensorIOMode::kINPUT;
+        (input ? inputs : outputs)
+            .push_back({name, shape_of(engine.getTensorShape(name)), engine.getTensorDataType(name)});
+    }
+    outputs = in_order(outputs);
+    std::vector<Shape> shapes;
+    for (Tensor& output : outputs) {
+        output.shape.at(0) = 1;  // an open batch
+        shapes.push_back(output.shape);
+    }
+    if (inputs.size() != 1 || inputs[0].type != DataType::kUINT8) {
+        throw breaks_spec("it does not take one tensor of bytes");
+    }
+    check_shapes(spec, inputs[0].shape, shapes);
+    if (outputs[0].type != DataType::kFLOAT || outputs[1].type != DataType::kFLOAT) {
+        throw breaks_spec("its boxes or scores are not float32");
+    }
+    if (outputs.size() == 3 && !is_whole(outputs[2].type)) {
+        throw breaks_spec("its labels are no whole numbers");
+    }
+    for (const Tensor& output : outputs) {
+        if (std::any_of(output.shape.begin(), output.shape.end(),
+                        [](std::int64_t side) { return side < 1; })) {
+            throw breaks_spec("the size of " + output.name + " is open");
+        }
+    }
+    return {inputs[0], outputs};
+}
+
 class TensorRtEngine : public Engine {
 public:
-    TensorRtEngine(const std::filesystem::path& file, Spec spec, int device)
-        : spec_(std::move(spec)), device_(device) {
-        cuda::check(cudaSetDevice(device_), "use the GPU");
+    TensorRtEngine(const std::filesystem::path& file, Spec spec, int device, int lanes)
+        : spec_(std::move(spec)), device_(device), runtime_(nvinfer1::createInferRuntime(logger())) {
         const std::vector<char> data = read_file(file);
-        runtime_.reset(nvinfer1::createInferRuntime(logger()));
-        if (runtime_ != nullptr) {
-            engine_.reset(runtime_->deserializeCudaEngine(data.data(), data.size()));
+        engines_.push_back(deserialize(file, data));
+        tensors_ = read_tensors(*engines_[0], spec_);
+        for (int i = 0; i < lanes; ++i) {
+            if (i > 0 && !shares_profile()) {
+                engines_.push_back(deserialize(file, data));
+            }
+            lanes_.push_back(std::make_unique<Lane>(*engines_.back(), tensors_, spec_));
+            free_.push_back(lanes_.back().get());
         }
-        if (engine_ == nullptr) {
-            throw does_not_load(file, logger().last() + " (this program has TensorRT " +
-                                          std::to_string(NV_TENSORRT_MAJOR) + "." +
-                                          std::to_string(NV_TENSORRT_MINOR) + ")");
-        }
-        read_tensors();
     }
 
     std::unique_ptr<Request> make_request() override;
 
-    std::unique_ptr<nvinfer1::IExecutionContext> make_context() {
-        cuda::check(cudaSetDevice(device_), "use the GPU");
-        std::unique_ptr<nvinfer1::IExecutionContext> context(engine_->createExecutionContext());
-        if (context == nullptr) {
-            throw Error("TensorRT cannot run the engine: " + logger().last(),
-                        "is there memory left on the GPU? fewer --streams need less");
-        }
-        if (!context->setInputShape(images().name.c_str(),
-                                    nvinfer1::Dims4{1, spec_.height, spec_.width, 3})) {
-            throw breaks_spec("it does not take one image at a time");
-        }
-        return context;
+    /// Runs one frame on the first lane that is free.
+    void run(const Buffers& frame) {
+        use_device();
+        const Taken taken(*this);
+        taken.lane->run(frame);
     }
 
-    const Spec& spec() const { return spec_; }
-    int device() const { return device_; }
-    const Tensor& images() const { return images_; }
-    const std::vector<Tensor>& outputs() const { return outputs_; }
+    void use_device() const { cuda::check(cudaSetDevice(device_), "use the GPU"); }
+
+    const Tensors& tensors() const { return tensors_; }
 
 private:
-    void read_tensors() {
-        std::vector<Tensor> inputs;
-        for (std::int32_t i = 0; i < engine_->getNbIOTensors(); ++i) {
-            const char* name = engine_->getIOTensorName(i);
-            const bool input = engine_->getTensorIOMode(name) == nvinfer1::TensorIOMode::kINPUT;
-            (input ? inputs : outputs_)
-                .push_back({name, shape_of(engine_->getTensorShape(name)),
-                            engine_->getTensorDataType(name), input});
+    /// A lane that is given back in the end.
+    struct Taken {
+        explicit Taken(TensorRtEngine& from) : engine(from) {
+            std::unique_lock lock(engine.mutex_);
+            engine.given_back_.wait(lock, [this] { return !engine.free_.empty(); });
+            lane = engine.free_.back();
+            engine.free_.pop_back();
         }
-        order_outputs();
-        std::vector<Shape> shapes;
-        for (Tensor& output : outputs_) {
-            output.shape.at(0) = 1;  // an open batch
-            shapes.push_back(output.shape);
-        }
-        if (inputs.size() != 1 || inputs[0].type != DataType::kUINT8) {
-            throw breaks_spec("it does not take one tensor of bytes");
-        }
-        images_ = inputs[0];
-        check_shapes(spec_, images_.shape, shapes);
-        if (outputs_[0].type != DataType::kFLOAT || outputs_[1].type != DataType::kFLOAT) {
-            throw breaks_spec("its boxes or scores are not float32");
-        }
-        for (const Tensor& output : outputs_) {
-            if (std::any_of(output.shape.begin(), output.shape.end(),
-                            [](std::int64_t side) { return side < 1; })) {
-                throw breaks_spec("the size of " + output.name + " is open");
+        ~Taken() {
+            {
+                const std::lock_guard lock(engine.mutex_);
+                engine.free_.push_back(lane);
             }
+            engine.given_back_.notify_one();
         }
+        Taken(const Taken&) = delete;
+        Taken& operator=(const Taken&) = delete;
+
+        TensorRtEngine& engine;
+        Lane* lane = nullptr;
+    };
+
+    std::unique_ptr<nvinfer1::ICudaEngine> deserialize(const std::filesystem::path& file,
+                                                       const std::vector<char>& data) {
+        std::unique_ptr<nvinfer1::ICudaEngine> engine;
+        if (runtime_ != nullptr) {
+            engine.reset(runtime_->deserializeCudaEngine(data.data(), data.size()));
+        }
+        if (engine == nullptr) {
+            throw does_not_load(file, last_error() + " (this program has TensorRT " +
+                                          std::to_string(NV_TENSORRT_MAJOR) + "." +
+                                          std::to_string(NV_TENSORRT_MINOR) + ")");
+        }
+        return engine;
     }
 
-    /// Builders may list the outputs in an order of their own.
-    void order_outputs() {
-        std::vector<Tensor> ordered;
-        for (const char* name : {"boxes", "scores", "labels"}) {
-            for (const Tensor& output : outputs_) {
-                if (output.name == name) {
-                    ordered.push_back(output);
-                }
-            }
-        }
-        if (ordered.size() != outputs_.size() || ordered.size() < 2) {
-            throw breaks_spec("its outputs are not boxes, scores and labels");
-        }
-        outputs_ = std::move(ordered);
+    /// Before version 10, the contexts of one engine each need a profile of their own where the batch
+    /// is open.
+    bool shares_profile() const {
+        return NV_TENSORRT_MAJOR >= 10 || tensors_.images.shape.at(0) == 1;
     }
 
     Spec spec_;
     int device_;
     std::unique_ptr<nvinfer1::IRuntime> runtime_;
-    std::unique_ptr<nvinfer1::ICudaEngine> engine_;
-    Tensor images_{};
-    std::vector<Tensor> outputs_;
+    std::vector<std::unique_ptr<nvinfer1::ICudaEngine>> engines_;
+    Tensors tensors_;
+    std::vector<std::unique_ptr<Lane>> lanes_;
+    std::mutex mutex_;
+    std::condition_variable given_back_;
+    std::vector<Lane*> free_;
 };
 
 class TensorRtRequest : public Request {
 public:
-    explicit TensorRtRequest(TensorRtEngine& engine)
-        : engine_(engine), context_(engine.make_context()), stream_(cuda::make_stream()) {
-        const Spec& spec = engine.spec();
-        const auto height = static_cast<std::size_t>(spec.height);
-        const auto width = static_cast<std::size_t>(spec.width);
-        input_ = cuda::device_array<std::uint8_t>(height * width * 3);
-        rows_ = cuda::device_array<Tap>(height);
-        columns_ = cuda::device_array<Tap>(width);
-        bind(engine.images().name, input_.get());
-        for (const Tensor& output : engine.outputs()) {
-            const std::size_t bytes = bytes_of(output);
-            device_.push_back(cuda::device_array<std::uint8_t>(bytes));
-            host_.push_back(cuda::pinned_array<std::uint8_t>(bytes));
-            bind(output.name, device_.back().get());
+    explicit TensorRtRequest(TensorRtEngine& engine) : engine_(engine) {
+        engine.use_device();
+        for (const Tensor& output : engine.tensors().outputs) {
+            frame_.outputs.push_back(cuda::pinned_array<std::uint8_t>(bytes_of(output)));
         }
     }
 
     void prepare(const Image& image, const Fit& placed) override {
-        cuda::check(cudaSetDevice(engine_.device()), "use the GPU");
-        if (image.width != placed_.image_width || image.height != placed_.image_height) {
-            resize(placed);
+        if (!same_size(placed, frame_.placed)) {
+            engine_.use_device();
+            frame_.pixels = cuda::pinned_array<std::uint8_t>(bytes_of(placed));
+            frame_.placed = placed;
         }
         const std::size_t row = static_cast<std::size_t>(image.width) * 3;
         const std::size_t stride = image.stride == 0 ? row : image.stride;
         for (int y = 0; y < image.height; ++y) {
             const auto line = static_cast<std::size_t>(y);
-            std::memcpy(pixels_.get() + line * row, image.data + line * stride, row);
+            std::memcpy(frame_.pixels.get() + line * row, image.data + line * stride, row);
         }
     }
 
     Outputs run() override {
-        cuda::check(cudaSetDevice(engine_.device()), "use the GPU");
-        if (graph_ == nullptr) {
-            queue();  // TensorRT allocates on the first run, which a graph cannot hold
-            cuda::check(cudaStreamSynchronize(stream_.get()), "run the engine");
-            graph_ = cuda::record(stream_.get(), [this] { queue(); });
-        }
-        cuda::check(cudaGraphLaunch(graph_.get(), stream_.get()), "launch the graph");
-        cuda::check(cudaStreamSynchronize(stream_.get()), "run the engine");
-        return outputs();
-    }
-
-private:
-    void bind(const std::string& name, void* memory) {
-        if (!context_->setTensorAddress(name.c_str(), memory)) {
-            throw breaks_spec("it takes no memory for " + name);
-        }
-    }
-
-    /// Makes room for frames of another size.
-    void resize(const Fit& placed) {
-        const auto bytes = static_cast<std::size_t>(placed.image_width) *
-                           static_cast<std::size_t>(placed.image_height) * 3;
-        graph_.reset();
-        pixels_ = cuda::pinned_array<std::uint8_t>(bytes);
-        image_ = cuda::device_array<std::uint8_t>(bytes);
-        upload(row_taps(placed.image_height, placed.height), rows_.get());
-        upload(column_taps(placed.image_width, placed.width), columns_.get());
-        placed_ = placed;
-    }
-
-    static void upload(const std::vector<Tap>& from, Tap* to) {
-        cuda::check(cudaMemcpy(to, from.data(), from.size() * sizeof(Tap), cudaMemcpyHostToDevice),
-                    "copy to the GPU");
-    }
-
-    /// Queues all the work of one frame on the stream.
-    void queue() {
-        const Spec& spec = engine_.spec();
-        const cudaStream_t stream = stream_.get();
-        const auto bytes = static_cast<std::size_t>(placed_.image_width) *
-                           static_cast<std::size_t>(placed_.image_height) * 3;
-        cuda::check(
-            cudaMemcpyAsync(image_.get(), pixels_.get(), bytes, cudaMemcpyHostToDevice, stream),
-            "copy to the GPU");
-        letterbox_on_device(
-            {image_.get(), placed_.image_width, placed_.left, placed_.top, placed_.width,
-             placed_.height, rows_.get(), columns_.get(),
-             is_halved(placed_.image_height, placed_.image_width, placed_.height, placed_.width),
-             static_cast<std::uint8_t>(spec.letterbox.fill), input_.get(), spec.width, spec.height},
-            stream);
-        cuda::check(cudaGetLastError(), "start the letterbox");
-        if (!context_->enqueueV3(stream)) {
-            throw Error("TensorRT cannot run the engine", "make it again with 'raudo export'");
-        }
-        for (std::size_t i = 0; i < host_.size(); ++i) {
-            cuda::check(
-                cudaMemcpyAsync(host_[i].get(), device_[i].get(), bytes_of(engine_.outputs()[i]),
-                                cudaMemcpyDeviceToHost, stream),
-                "copy from the GPU");
-        }
-    }
-
-    Outputs outputs() const {
-        const std::vector<Tensor>& tensors = engine_.outputs();
+        engine_.run(frame_);
+        const std::vector<Tensor>& tensors = engine_.tensors().outputs;
+        const auto& host = frame_.outputs;
         Outputs found;
-        found.boxes = reinterpret_cast<const float*>(host_[0].get());
-        found.scores = reinterpret_cast<const float*>(host_[1].get());
+        found.boxes = reinterpret_cast<const float*>(host[0].get());
+        found.scores = reinterpret_cast<const float*>(host[1].get());
         found.rows = static_cast<std::size_t>(tensors[0].shape[1]);
-        if (tensors.size() == 3 && bytes_of(tensors[2].type) == sizeof(std::int64_t)) {
-            found.labels64 = reinterpret_cast<const std::int64_t*>(host_[2].get());
+        if (tensors.size() == 3 && tensors[2].type == DataType::kINT32) {
+            found.labels32 = reinterpret_cast<const std::int32_t*>(host[2].get());
         } else if (tensors.size() == 3) {
-            found.labels32 = reinterpret_cast<const std::int32_t*>(host_[2].get());
+            found.labels64 = reinterpret_cast<const std::int64_t*>(host[2].get());
         }
         return found;
     }
 
+private:
     TensorRtEngine& engine_;
-    std::unique_ptr<nvinfer1::IExecutionContext> context_;
-    cuda::Stream stream_;
-    Fit placed_{};
-    cuda::PinnedArray<std::uint8_t> pixels_;
-    cuda::DeviceArray<std::uint8_t> image_, input_;
-    cuda::DeviceArray<Tap> rows_, columns_;
-    std::vector<cuda::DeviceArray<std::uint8_t>> device_;
-    std::vector<cuda::PinnedArray<std::uint8_t>> host_;
-    cuda::Graph graph_;
+    Buffers frame_;
 };
 
 std::unique_ptr<Request> TensorRtEngine::make_request() {
     return std::make_unique<TensorRtRequest>(*this);
 }
 
+/// Refuses an engine that was made for another kind of GPU, or with another driver.
+void check_machine(const std::filesystem::path& file, const Manifest& manifest, int device) {
+    cudaDeviceProp found{};
+    cuda::check(cudaGetDeviceProperties(&found, device), "look at the GPU");
+    int driver = 0;
+    cuda::check(cudaDriverGetVersion(&driver), "ask for the driver");
+    const auto pair = [](int major, int minor) {
+        return std::to_string(major) + "." + std::to_string(minor);
+    };
+    const std::vector<std::pair<std::string, std::string>> here = {
+        {"gpu", found.name},
+        {"compute_capability", pair(found.major, found.minor)},
+        {"driver", "CUDA " + pair(driver / 1000, driver % 1000 / 10)}};
+    for (const auto& [key, value] : here) {
+        const auto made = manifest.machine.find(key);
+        if (made != manifest.machine.end() &&
+            (", " + made->second + ", ").find(", " + value + ", ") == std::string::npos) {
+            throw Error(file.string() + " was built for another machine: " + key + " " +
+                            made->second + ", here " + value,
+                        "make it here: raudo export " + file.string() + " --rebuild");
+        }
+    }
+}
+
 }  // namespace
 
 std::unique_ptr<Engine> open_tensorrt(const std::filesystem::path& file, const Manifest& manifest,
                                       const LoadOptions& options) {
-    return std::make_unique<TensorRtEngine>(file, manifest.spec, device_number(options.device));
+    const int device = device_number(options.device);
+    cuda::check(cudaSetDevice(device), "use the GPU");
+    check_machine(file, manifest, device);
+    return std::make_unique<TensorRtEngine>(file, manifest.spec, device,
+                                            std::min(max_lanes, options.streams));
 }
 
 }  // namespace raudo
