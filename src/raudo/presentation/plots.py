@@ -138,7 +138,7 @@ def latency_against_quality(
     axes.set_xlabel("Latency, ms a frame at p50 (further left is faster)", color=MUTED)
     axes.set_ylabel(quality, color=MUTED)
     _legend(axes, 4 if wide else 3)
-    _label_points(figure, axes, points, front)
+    _label_points(axes, points, front)
     return _svg(figure, label)
 
 
@@ -230,15 +230,12 @@ def _frame_points(axes: Axes, points: Sequence[Point]) -> None:
     axes.set_xlim(0, max(x) * 1.14)
 
 
-def _label_points(
-    figure: Figure, axes: Axes, points: Sequence[Point], front: Sequence[Point]
-) -> None:
+def _label_points(axes: Axes, points: Sequence[Point], front: Sequence[Point]) -> None:
     """Write names beside points, each on the first side where it covers nothing."""
     wanted = [
         p for p in points if len(points) <= _LABEL_ALL or p in front or p.kind in _ALWAYS_LABELLED
     ]
     wanted.sort(key=lambda p: (p.kind not in _ALWAYS_LABELLED, p not in front, p.latency))
-    figure.canvas.draw()
     frame = axes.get_window_extent()
     spots = axes.transData.transform([(p.latency, p.quality) for p in points])
     taken: list[Box] = [(x - 7, y - 7, x + 7, y + 7) for x, y in spots]
