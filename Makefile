@@ -9,8 +9,8 @@ demo: ## set up, then optimize the sample model
 test: ## set up, then run the linters and all tests
 	@./setup_hu04.sh --test
 
-test-fast: ## the same without the tests that need minutes
-	@./setup_hu04.sh --test -m "not slow"
+test-fast: ## the same without the tests that need minutes, and with fewer examples of the others
+	@./setup_hu04.sh --test -m "not slow" --hypothesis-profile=brief
 
 lint: ## set up, then run the linters
 	@./setup_hu04.sh --lint

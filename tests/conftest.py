@@ -25,8 +25,11 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 # No test may depend on luck or on time: hypothesis tries the same examples each time, however long
-# they take. `pytest --hypothesis-profile=default` looks for new ones.
+# they take. `pytest --hypothesis-profile=default` looks for new ones, `brief` tries few.
 hypothesis.settings.register_profile("steady", derandomize=True, deadline=None, database=None)
+hypothesis.settings.register_profile(
+    "brief", hypothesis.settings.get_profile("steady"), max_examples=25
+)
 hypothesis.settings.load_profile("steady")
 REPOSITORY = Path(__file__).resolve().parents[1]
 # Two processes of tests share the cores: what waits in one must not spin in the way of the other.

@@ -73,7 +73,16 @@ def checkpoint(path: Path, content: object) -> bytes:
 
 
 @pytest.mark.parametrize(
-    "kind", ["missing", "empty", "truncated", "text", "malicious", "folder", "other", "video"]
+    "kind",
+    [
+        "missing",
+        "truncated",
+        "malicious",
+        *(
+            pytest.param(kind, marks=pytest.mark.slow)
+            for kind in ("empty", "text", "folder", "other", "video")
+        ),
+    ],
 )
 def test_model_files(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)

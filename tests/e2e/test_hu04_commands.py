@@ -135,8 +135,8 @@ def test_convert_makes_an_engine_for_cards_that_are_not_here(exported: Path) -> 
     "script",
     [
         "models/benchmark_onnx_vs_pytorch.py",
-        "models/convert_to_tensorrt.py",
-        "scripts/validate_models.py",
+        pytest.param("models/convert_to_tensorrt.py", marks=pytest.mark.slow),
+        pytest.param("scripts/validate_models.py", marks=pytest.mark.slow),
     ],
 )
 def test_without_an_engine_the_export_is_named(tmp_path: Path, script: str) -> None:

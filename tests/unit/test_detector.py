@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import cv2
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
@@ -62,7 +62,6 @@ BOXES = st.integers(0, 24).flatmap(
 IOUS = st.sampled_from([0.0, 0.25, 0.5, 0.7, 1.0])
 
 
-@settings(max_examples=150)
 @given(BOXES, IOUS, st.integers(1, 50), st.integers(1, 7), st.data())
 def test_nms_is_the_plain_greedy_one(
     boxes: NDArray[np.float32], iou: float, limit: int, chunk: int, data: st.DataObject
@@ -112,7 +111,6 @@ def plain_select(outputs: Outputs, spec: Spec, selection: Selection) -> Detectio
     return Detections(boxes[anchors][kept], np.array([-row[0] for row in found], F32), labels[kept])
 
 
-@settings(max_examples=100)
 @given(
     BOXES,
     st.builds(

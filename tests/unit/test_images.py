@@ -184,7 +184,6 @@ def test_a_png_of_noise_is_larger_than_its_pixels_and_still_whole() -> None:
     assert encoded.is_whole(encoded_as("PNG", 300, 200))
 
 
-@settings(max_examples=150)
 @given(st.sampled_from(sorted(KINDS)), st.data())
 def test_damage_gives_an_image_or_a_data_error(name: str, data: st.DataObject) -> None:
     damaged = bytearray(KINDS[name])

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import sample_report
@@ -209,7 +209,6 @@ JSON = st.recursive(
 FIELDS = st.sampled_from(sorted(Manifest.model_fields))
 
 
-@settings(max_examples=200)
 @given(
     st.binary(max_size=200)
     | JSON.map(lambda value: json.dumps(value).encode())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from raudo.media.draw import colour, draw, ink_on, plain_text, side_by_side
@@ -102,7 +102,6 @@ def test_text_contrasts_with_every_colour() -> None:
 
 
 @given(st.text())
-@settings(max_examples=100)
 def test_plain_text_is_printable_ascii(name: str) -> None:
     text = plain_text(name)
     assert all(" " <= c <= "~" for c in text)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
@@ -121,7 +121,6 @@ SETTINGS = st.builds(
 )
 
 
-@settings(max_examples=150)
 @given(seed=st.integers(0, 2**32 - 1), setting=SETTINGS)
 def test_equals_pycocotools(seed: int, setting: Setting) -> None:
     samples = random_samples(seed, setting)
@@ -160,7 +159,6 @@ def test_equals_pycocotools_on_many_realistic_boxes() -> None:
     assert 0 < np.nanmean(ours) < 1
 
 
-@settings(max_examples=80)
 @given(seed=st.integers(0, 2**32 - 1), data=st.data())
 def test_counts_equal_copied_images(seed: int, data: st.DataObject) -> None:
     # Scores are distinct: between tied detections the order of copies is not defined.
