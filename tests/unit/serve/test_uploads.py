@@ -7,17 +7,21 @@ import contextlib
 import hashlib
 import socket
 from functools import partial
+from random import Random
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pytest
 
-from raudo.serve.arena import private
+from raudo.serve.arena import Arena, private
 from raudo.serve.http import Answer, Endpoint
 from raudo.serve.settings import Limits
 from raudo.serve.uploads import PIECE, Upload, UploadProtocol
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+
+    from numpy.typing import NDArray
 
     from raudo.serve.http import Call
 
@@ -46,14 +50,16 @@ async def digest(call: Call) -> Answer:
 
 @contextlib.asynccontextmanager
 async def serving(
-    timeout: float = 5.0, handler: Callable[[Call], Awaitable[Answer]] = digest
+    timeout: float = 5.0,
+    handler: Callable[[Call], Awaitable[Answer]] = digest,
+    allocate: Callable[[int], NDArray[np.uint8]] = private,
 ) -> AsyncIterator[int]:
     import uvicorn
 
     endpoint: Any = Endpoint(handler, Host(timeout))  # type: ignore[arg-type]
     config = uvicorn.Config(
         endpoint,
-        http=partial(UploadProtocol, LARGEST, private),
+        http=partial(UploadProtocol, LARGEST, allocate),
         lifespan="off",
         log_level="warning",
     )
@@ -209,6 +215,44 @@ def test_answers_without_a_body_leave_at_once() -> None:
             writer.write(request(b"x"))
             assert await response(reader) == expected(b"x")
             writer.close()
+
+    run(story())
+
+
+def test_many_at_once_get_answers_to_their_own_bodies_though_others_leave() -> None:
+    """More clients than slots: one that is free goes to the next, while others are looked at."""
+
+    async def slow_digest(call: Call) -> Answer:
+        pixels = np.frombuffer(call.body, np.uint8)  # all that a copy for comparison keeps
+        call.body, before = b"", hashlib.sha256(pixels).hexdigest().encode()
+        for _ in range(pixels[0] % 8):
+            await asyncio.sleep(0)
+        assert hashlib.sha256(pixels).hexdigest().encode() == before
+        return Answer((before,))
+
+    async def client(port: int, number: int) -> None:
+        random = Random(number)
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        for _ in range(10):
+            body = random.randbytes(random.randrange(PIECE // 2, LARGEST))
+            whole = request(body)
+            if leaves := random.random() < 0.3:
+                whole = whole[: random.randrange(len(whole)) or None]
+            for start in range(0, len(whole), step := random.randrange(1000, LARGEST)):
+                writer.write(whole[start : start + step])
+                await asyncio.sleep(0)
+            if not leaves:
+                assert await response(reader) == expected(body)
+                continue
+            writer.close()
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.close()
+
+    async def story() -> None:
+        arena = Arena(slots=4, size=LARGEST)
+        async with serving(20, slow_digest, arena.empty) as port:
+            await asyncio.gather(*(client(port, number) for number in range(16)))
+        arena.close()
 
     run(story())
 
