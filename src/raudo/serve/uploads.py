@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 from typing import TYPE_CHECKING, Any
 
 from raudo.serve.responses import WholeResponses
@@ -26,6 +27,8 @@ PIECE = 1 << 14
 
 What comes along with a head is copied by the parser, so it should not be much.
 """
+LOT = 1 << 18
+"""Bytes of an upload that are waited for at once: to wake for each packet holds up the sender."""
 
 
 class Upload:
@@ -33,11 +36,14 @@ class Upload:
 
     Args:
         memory: Where it goes, uint8 [size].
+
+    Attributes:
+        missing: Bytes that are still to come.
     """
 
     def __init__(self, memory: NDArray[np.uint8]) -> None:
         self._memory: memoryview | None = memory.data
-        self._missing = len(memory)
+        self.missing = len(memory)
         self._ended = asyncio.Event()
         self._left = False
         self._watcher: Callable[[], None] | None = None
@@ -45,15 +51,15 @@ class Upload:
     def room(self, piece: bytearray) -> memoryview:
         """Return where the next bytes go; a piece takes what nobody wants."""
         if self._memory is None:
-            return memoryview(piece)[: self._missing]
-        return self._memory[-self._missing :]
+            return memoryview(piece)[: self.missing]
+        return self._memory[-self.missing :]
 
     def filled(self, count: int) -> bool:
         """Note that so many more bytes are there; tells whether they are all."""
-        self._missing -= count
-        if not self._missing:
+        self.missing -= count
+        if not self.missing:
             self._ended.set()
-        return not self._missing
+        return not self.missing
 
     def lose(self) -> None:
         """Note that the client left."""
@@ -81,7 +87,7 @@ class Upload:
         """Wait for all of it, and hand it over; None: the client left before."""
         await self._ended.wait()
         memory, self._memory = self._memory, None  # the connection keeps this object, idle or not
-        return None if self._missing else memory
+        return None if self.missing else memory
 
 
 class UploadProtocol(asyncio.BufferedProtocol):
@@ -108,6 +114,7 @@ class UploadProtocol(asyncio.BufferedProtocol):
         self._piece = bytearray(PIECE)
         self._upload: Upload | None = None
         self._last: Upload | None = None
+        self._lot = 1
         self._renew_parser()
 
     def _renew_parser(self) -> None:
@@ -118,6 +125,7 @@ class UploadProtocol(asyncio.BufferedProtocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin."""
+        self._socket = transport.get_extra_info("socket")
         responses = WholeResponses(transport, self._response_goes_on)
         self._http.connection_made(responses)  # type: ignore[arg-type]
 
@@ -157,6 +165,13 @@ class UploadProtocol(asyncio.BufferedProtocol):
             self._upload = None
             self._http.cycle.more_body = False
             self._renew_parser()
+        self._wait_for(1 if self._upload is None else min(LOT, self._upload.missing))
+
+    def _wait_for(self, count: int) -> None:
+        """Be told of new bytes once there are so many, or the client left."""
+        if count != self._lot:
+            self._lot = count
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, count)
 
     def on_message_begin(self) -> None:
         """Pass it on."""

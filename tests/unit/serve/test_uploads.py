@@ -16,7 +16,7 @@ import pytest
 from raudo.serve.arena import Arena, private
 from raudo.serve.http import Answer, Endpoint
 from raudo.serve.settings import Limits
-from raudo.serve.uploads import PIECE, Upload, UploadProtocol
+from raudo.serve.uploads import LOT, PIECE, Upload, UploadProtocol
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 
 pytest.importorskip("uvicorn", reason="NO UVICORN: uploads go untested")
 
-LARGEST = 4 * PIECE
-SIZES = (0, 1, PIECE - 1, PIECE, PIECE + 1, LARGEST)
+LARGEST = LOT + 4 * PIECE
+SIZES = (0, 1, PIECE - 1, PIECE, PIECE + 1, LOT - 1, LARGEST)
 
 
 def run(work: Coroutine[None, None, None]) -> None:
@@ -233,7 +233,7 @@ def test_many_at_once_get_answers_to_their_own_bodies_though_others_leave() -> N
     async def client(port: int, number: int) -> None:
         random = Random(number)
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
-        for _ in range(10):
+        for _ in range(6):
             body = random.randbytes(random.randrange(PIECE // 2, LARGEST))
             whole = request(body)
             if leaves := random.random() < 0.3:
