@@ -158,6 +158,7 @@ def test_every_refusal_looks_the_same(
 ) -> None:
     found, named, content = call(address, method, path, body, headers)
     assert (found, content.keys()) == (status, {"error", "code", "request_id", "hint"})
+    assert "log" not in content["hint"]  # which no client can see
     assert STATUS[content["code"]] == status
     assert named["x-request-id"] == content["request_id"]
     assert "Traceback" not in content["error"]

@@ -29,26 +29,30 @@ class ServeError(RaudoError):
 
     Args:
         message: Why, in one line.
-        hint: What the client can do.
+        hint: What the client can do; None: what usually helps.
     """
 
     code: ClassVar[str] = "internal"
     """What programs tell errors apart by; never changes."""
+    advice: ClassVar[str] = "see the service's log"
+    """What usually helps."""
 
-    def __init__(self, message: str, *, hint: str = "see the service's log") -> None:
-        super().__init__(message, hint=hint)
+    def __init__(self, message: str, *, hint: str | None = None) -> None:
+        super().__init__(message, hint=hint or self.advice)
 
 
 class BadRequestError(ServeError):
     """The request makes no sense."""
 
     code = "bad_request"
+    advice = "/openapi.json describes every request"
 
 
 class UnauthorizedError(ServeError):
     """A token is missing, or it is a wrong one."""
 
     code = "unauthorized"
+    advice = "send 'Authorization: Bearer TOKEN', with the RAUDO_ADMIN_TOKEN of the service"
 
 
 class ForbiddenError(ServeError):
@@ -61,6 +65,7 @@ class NotFoundError(ServeError):
     """There is no such model, version or path."""
 
     code = "not_found"
+    advice = "/v1/models lists what is served, /openapi.json every path"
 
 
 class MethodNotAllowedError(ServeError):
@@ -99,6 +104,7 @@ class NotReadyError(ServeError):
     """No engine is ready, or the service drains."""
 
     code = "not_ready"
+    advice = "try again later, or ask another instance"
 
 
 class DeadlineError(ServeError):
