@@ -23,7 +23,7 @@ from raudo.machine import DISTURBED_SHARE, describe
 from raudo.presentation.explain import pareto
 from raudo.records import Report, RunSource
 from raudo.search.search import Search
-from raudo.workspace import Run, create_run, write_text
+from raudo.workspace import Run, create_run, unmade, write_text
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -77,6 +77,12 @@ def _begin(settings: OptimizeSettings, listener: Listener, resume: bool) -> Job:
             hint="go on with it: --resume; or choose another --name",
         )
     plan.check_names(settings.candidates)
+    with unmade(before.folder, whole=True):
+        return _gathered(settings, listener, before, start)
+
+
+def _gathered(settings: OptimizeSettings, listener: Listener, before: Run, start: float) -> Job:
+    name = before.folder.name
     inputs = gather(settings, before.folder / "frames")
     identity = inputs.identity()
     if (begun := before.recall("identity", Identity)) is not None and begun != identity:
@@ -91,6 +97,7 @@ def _begin(settings: OptimizeSettings, listener: Listener, resume: bool) -> Job:
     settings = settings.model_copy(update={"name": name})
     write_text(run.settings, dump_settings(settings))
     run.save("identity", identity)
+    run.become_latest()
     deadline = None if settings.time_budget is None else start + settings.time_budget
     job = Job(settings, run, listener, inputs, baselines, plans, machine, deadline)
     job.note("open", "OK", f"{inputs.info.spec.family}, {len(inputs.files)} images", start)

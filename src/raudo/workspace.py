@@ -7,6 +7,7 @@ import hashlib
 import logging
 import os
 import secrets
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -47,6 +48,26 @@ def replacing(path: Path) -> Iterator[Path]:
     finally:
         with contextlib.suppress(OSError):
             draft.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def unmade(folder: Path, *, whole: bool = False) -> Iterator[None]:
+    """Take a folder away again, and its parents, if the block makes it and then fails.
+
+    Args:
+        folder: One that was there before stays.
+        whole: Take it with all that is in it; else it stays unless it is empty.
+    """
+    missing = [path for path in (folder, *folder.parents) if not path.exists()]
+    try:
+        yield
+    except BaseException:
+        if missing and whole:
+            shutil.rmtree(folder, ignore_errors=True)
+        for path in missing:
+            with contextlib.suppress(OSError):
+                path.rmdir()
+        raise
 
 
 def write_text(path: Path, text: str) -> None:
@@ -221,6 +242,24 @@ class Run:
         except (FileNotFoundError, NotADirectoryError, ValidationError):
             return None
 
+    def become_latest(self) -> None:
+        """Let `latest`, beside the run folder, point to it.
+
+        Raises:
+            OutputError: The folder of the runs cannot be written.
+        """
+        latest = self.folder.with_name(LATEST)
+        draft = latest.with_name(f".{secrets.token_hex(4)}.{LATEST}")
+        try:
+            try:
+                draft.symlink_to(self.folder.name, target_is_directory=True)
+            except OSError:  # Windows lets only some users make links: a file with the name serves
+                draft.write_text(self.folder.name, encoding="utf-8")
+            os.replace(draft, latest)  # noqa: PTH105 (Path.replace follows the link on some systems)
+        except OSError as error:
+            draft.unlink(missing_ok=True)
+            raise _unwritable(self.folder, error) from error
+
     def log_to_file(self) -> None:
         """Send the log of everything below `raudo` to the run's log file."""
         handler = logging.FileHandler(self.log, encoding="utf-8")
@@ -236,7 +275,7 @@ class Run:
 
 
 def create_run(parent: Path, name: str) -> Run:
-    """Make a run folder and let `latest` point to it.
+    """Make a run folder, which `latest` does not point to yet.
 
     Raises:
         OutputError: The folder cannot be written.
@@ -246,22 +285,16 @@ def create_run(parent: Path, name: str) -> Run:
         for folder in (run.engines, run.state, run.pictures):
             folder.mkdir(parents=True, exist_ok=True)
         run.log_to_file()
-        _point_latest(parent, name)
     except OSError as error:
-        raise OutputError(
-            f"cannot write the run folder {run.folder}: {error.strerror or error}",
-            hint="choose another folder with --output, or make room there",
-        ) from error
+        raise _unwritable(run.folder, error) from error
     return run
 
 
-def _point_latest(parent: Path, name: str) -> None:
-    latest, draft = parent / LATEST, parent / f".{secrets.token_hex(4)}.{LATEST}"
-    try:
-        draft.symlink_to(name, target_is_directory=True)
-    except OSError:  # Windows lets only some users make links: a file with the name serves
-        draft.write_text(name, encoding="utf-8")
-    os.replace(draft, latest)  # noqa: PTH105 (Path.replace follows the link on some systems)
+def _unwritable(folder: Path, error: OSError) -> OutputError:
+    return OutputError(
+        f"cannot write the run folder {folder}: {error.strerror or error}",
+        hint="choose another folder with --output, or make room there",
+    )
 
 
 def resolve_run(path: Path) -> Run:

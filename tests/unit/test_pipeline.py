@@ -15,6 +15,8 @@ from raudo.records import PrecisionAudit
 from raudo.workspace import read_report
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from canned_runs import Project
     from raudo.records import Candidate, Report
 
@@ -111,6 +113,18 @@ def test_a_full_disk_ends_the_run_until_there_is_room(action: str, project: Proj
     project.faults.planned.clear()
     report, _ = optimize(project.settings(), resume=True)
     assert rows(report)["null-same"].status == "OK"
+
+
+def test_a_disk_that_is_full_from_the_start_is_left_as_it_was(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(path: Path, text: str) -> None:
+        raise OutputError(f"cannot write {path}: No space left on device", hint="make room")
+
+    monkeypatch.setattr("raudo.pipeline.write_text", full)
+    with pytest.raises(OutputError, match="No space left"):
+        optimize(project.settings())
+    assert not (project.folder / "runs").exists()
 
 
 @pytest.mark.parametrize("action", ["build", "evaluate", "time"])

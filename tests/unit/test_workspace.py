@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 import sample_report
 from raudo import workspace
-from raudo.errors import EngineError, UsageError
+from raudo.errors import EngineError, OutputError, UsageError
 from raudo.records import Artifact, Calibration, Interval, Manifest, Spec
 from raudo.workspace import (
     Run,
@@ -245,7 +245,7 @@ def _close_logs() -> Any:
 
 def test_latest_points_to_the_last_run(tmp_path: Path) -> None:
     for name in ("one", "two"):
-        create_run(tmp_path, name)
+        create_run(tmp_path, name).become_latest()
         assert resolve_run(tmp_path / "latest").folder == (tmp_path / name).resolve()
     assert contents(tmp_path / "two") == {"engines", "state", "pictures", "raudo.log"}
     assert resolve_run(tmp_path / "one").folder.name == "one"
@@ -259,7 +259,7 @@ def test_latest_is_a_file_where_links_are_not_allowed(
 
     monkeypatch.setattr(Path, "symlink_to", refuse)
     for name in ("one", "two ñ"):
-        create_run(tmp_path, name)
+        create_run(tmp_path, name).become_latest()
         assert (tmp_path / "latest").is_file()
         assert resolve_run(tmp_path / "latest").folder == (tmp_path / name).resolve()
     with pytest.raises(EngineError, match="has no report yet"):
@@ -273,6 +273,45 @@ def test_no_such_run(tmp_path: Path) -> None:
     (tmp_path / "latest").write_text("gone")
     with pytest.raises(EngineError, match="no such run folder"):
         find_engine(tmp_path / "latest")
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_what_a_failed_block_made_goes_again(tmp_path: Path, whole: bool) -> None:
+    @workspace.unmade(tmp_path / "new" / "deep", whole=whole)
+    @workspace.unmade(tmp_path / "before", whole=whole)
+    def interrupted() -> None:
+        (tmp_path / "new" / "deep").mkdir(parents=True)
+        raise KeyboardInterrupt
+
+    (tmp_path / "before").mkdir()
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert contents(tmp_path) == {"before"}
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_what_a_failed_block_wrote_goes_if_that_was_asked_for(tmp_path: Path, whole: bool) -> None:
+    kept, new = tmp_path / "kept", tmp_path / "new"
+
+    def write(folder: Path) -> None:
+        with workspace.unmade(folder, whole=whole):
+            workspace.write_text(folder / "engine", "whole")
+            raise OutputError("the disk is full", hint="make room")
+
+    kept.mkdir()
+    for folder in (kept, new):
+        with pytest.raises(OutputError):
+            write(folder)
+    assert contents(kept) == {"engine"}
+    assert new.exists() != whole
+
+
+def test_a_folder_that_cannot_point_to_its_latest_run(tmp_path: Path) -> None:
+    run = create_run(tmp_path / "runs", "run")
+    (tmp_path / "runs" / "latest").mkdir()
+    with pytest.raises(UsageError, match="cannot write the run folder"):
+        run.become_latest()
+    assert {path.name for path in (tmp_path / "runs").iterdir()} == {"run", "latest"}
 
 
 def test_a_run_folder_that_cannot_be(tmp_path: Path) -> None:
@@ -299,7 +338,7 @@ def test_the_log_goes_to_the_run(tmp_path: Path) -> None:
 
 
 def test_an_unfinished_run_says_how_to_finish_it(tmp_path: Path) -> None:
-    create_run(tmp_path, "run")
+    create_run(tmp_path, "run").become_latest()
     with pytest.raises(EngineError, match="has no report yet") as caught:
         find_engine(tmp_path / "latest")
     assert "raudo optimize --resume" in caught.value.hint

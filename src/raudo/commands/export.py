@@ -18,7 +18,7 @@ from raudo.machine import available_threads, describe
 from raudo.plan import Plan, obstacle
 from raudo.records import PRECISIONS, Record, Status
 from raudo.worker import Worker
-from raudo.workspace import engine_files, manifest_path
+from raudo.workspace import engine_files, manifest_path, unmade
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -182,8 +182,11 @@ def export(request: ExportRequest, listener: Listener) -> tuple[Exported, ...]:
     if able:
         listener.step("Opening the model")
         info = inspect(request.file, request.timeout)
-        _make_folder(request.output)
-        with tempfile.TemporaryDirectory(prefix="raudo-") as scratch:
+        with (
+            unmade(request.output),
+            tempfile.TemporaryDirectory(prefix="raudo-") as scratch,
+        ):
+            _make_folder(request.output)
             onnx = Path(scratch) / "model.onnx"
             listener.step("Writing ONNX")
             with Worker("the ONNX export", timeout=request.timeout) as worker:

@@ -99,6 +99,13 @@ def test_a_full_disk_is_no_fault_of_an_engine(project: Project, calibration: Pat
     assert made(project) == {"model.npz", "model.npz.json"}
 
 
+def test_a_full_disk_leaves_not_even_a_folder(project: Project) -> None:
+    full = OutputError("cannot write model.npz: No space left on device", hint="make room")
+    project.faults.planned["build", "null-base"] = full
+    assert export(project).exit_code == 2
+    assert not (project.folder / "made").exists()
+
+
 def test_another_precision_than_asked_for_is_no_engine(project: Project) -> None:
     project.faults.audits["model"] = PrecisionAudit(found={"fp16": 3, "fp32": 1})
     ended = export(project)
