@@ -16,6 +16,11 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
+MARKS = [
+    pytest.mark.slow,
+    pytest.mark.skipif(sys.platform != "linux", reason="NO LINUX: the C++ detector goes untested"),
+]
+"""Of all that builds or runs the detector."""
 NOT_INSTALLED = re.compile(
     r"Could not find a package.*?\"(\w+)\"|Could NOT find (\w+)|No package '([\w-]+)' found", re.S
 )

@@ -17,7 +17,7 @@ import cv2
 import numpy as np
 import pytest
 
-from cpp_build import ROOT, cmake, tool
+from cpp_build import MARKS, ROOT, cmake, tool
 from raudo.build import combine
 from raudo.workspace import sha256
 
@@ -29,10 +29,7 @@ MODEL = ROOT / "samples" / "model.pt"
 DATA = ROOT / "samples" / "coco-mini" / "data.yaml"
 
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(sys.platform != "linux", reason="NO LINUX: the C++ detector goes untested"),
-]
+pytestmark = MARKS
 
 
 @pytest.fixture(scope="session")

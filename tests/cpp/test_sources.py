@@ -7,21 +7,17 @@ from __future__ import annotations
 
 import re
 import subprocess
-import sys
 from typing import TYPE_CHECKING
 
 import pytest
 
-from cpp_build import ROOT, cmake, tool
+from cpp_build import MARKS, ROOT, cmake, tool
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(sys.platform != "linux", reason="NO LINUX: the C++ detector goes untested"),
-]
+pytestmark = MARKS
 
 
 @pytest.fixture(scope="session")
