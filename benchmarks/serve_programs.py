@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING
 
 import psutil
 
-from raudo.backends.null import NullBackend, canned
+from raudo.backends.null import canned, write_canned
 from raudo.machine import describe
-from raudo.records import Artifact, Candidate, Decision, Manifest, Report, RunSource, Spec
-from raudo.workspace import read_artifact, sha256, write_manifest
+from raudo.records import Candidate, Decision, Report, RunSource, Spec
+from raudo.workspace import read_artifact
 from serve_load import HOST
 
 if TYPE_CHECKING:
@@ -51,21 +51,10 @@ class Engine:
 
 def write_engine(path: Path, engine: Engine) -> Path:
     """Write a null engine with its manifest, and return its path."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     spec = Spec(family="any", height=engine.side, width=engine.side, classes=CLASSES, output="topk")
-    NullBackend().write_graph(canned(spec, anchors=300, objects=12, seed=engine.seed), path)
-    manifest = Manifest(
-        name=f"null-{path.stem}",
-        backend="null",
-        precision="fp32",
-        options={"call_ms": engine.call_ms, "image_ms": engine.image_ms},
-        spec=spec,
-        source="model.pt",
-        source_sha256="0" * 64,
-        files_sha256={path.name: sha256(path)},
-    )
-    write_manifest(Artifact(path, manifest))
-    return path
+    outputs = canned(spec, anchors=300, objects=12, seed=engine.seed)
+    pauses = {"call_ms": engine.call_ms, "image_ms": engine.image_ms}
+    return write_canned(path, spec, outputs, pauses=pauses).path
 
 
 def export_sample(folder: Path, runtime: str, side: int) -> Path:

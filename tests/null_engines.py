@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import sample_report
-from raudo.backends.null import NullBackend, canned
+from raudo.backends.null import canned, write_canned
 from raudo.build import combine
-from raudo.records import Artifact, Manifest, Spec
-from raudo.workspace import read_artifact, sha256, write_manifest
+from raudo.records import Artifact, Spec
+from raudo.workspace import read_artifact, write_manifest
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -33,20 +33,8 @@ def null_engine(
     `pauses` are the milliseconds that it takes: `call_ms`, `image_ms`.
     """
     spec = Spec(family="any", height=side, width=side, classes=classes)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    NullBackend().write_graph(canned(spec, anchors=100, objects=3, seed=seed), path)
-    manifest = Manifest(
-        name=f"null-{path.stem}",
-        backend="null",
-        precision=precision,
-        options=pauses or {},
-        spec=spec,
-        source="model.pt",
-        source_sha256="0" * 64,
-        files_sha256={path.name: sha256(path)},
-    )
-    write_manifest(Artifact(path, manifest))
-    return path
+    outputs = canned(spec, anchors=100, objects=3, seed=seed)
+    return write_canned(path, spec, outputs, precision=precision, pauses=pauses).path
 
 
 def spec_of(size: tuple[int, int]) -> Spec:

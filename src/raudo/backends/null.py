@@ -14,13 +14,14 @@ from raudo.backends.base import Backend, Engine, Outputs
 from raudo.errors import EngineError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     import numpy as np
     from numpy.typing import NDArray
 
     from raudo.backends.base import Resources
-    from raudo.records import Artifact, PrecisionAudit, Spec
+    from raudo.records import Artifact, Precision, PrecisionAudit, Spec
 
 ANCHORS_PER_OBJECT = 8
 """Anchors that a detector without NMS in its graph typically lets fire on one object."""
@@ -59,6 +60,43 @@ def canned(spec: Spec, *, anchors: int = 8400, objects: int = 12, seed: int = 0)
     scores = random.uniform(0, 0.01, (anchors, len(spec.classes)))
     scores[fired, kinds] = strong
     return Outputs(boxes[None].astype(np.float32), scores[None].astype(np.float32))
+
+
+def write_canned(
+    path: Path,
+    spec: Spec,
+    outputs: Outputs,
+    *,
+    precision: Precision = "fp32",
+    pauses: Mapping[str, float] | None = None,
+) -> Artifact:
+    """Write an engine of no model that answers with canned outputs, and its manifest.
+
+    Args:
+        path: The engine file.
+        spec: What the outputs fit.
+        outputs: Those of one image.
+        precision: What it says that it computes in.
+        pauses: Milliseconds that it takes: `call_ms`, `image_ms`.
+    """
+    from raudo.records import Artifact, Manifest
+    from raudo.workspace import sha256, write_manifest
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    NullBackend().write_graph(outputs, path)
+    manifest = Manifest(
+        name=f"{NullBackend.name}-{path.stem}",
+        backend=NullBackend.name,
+        precision=precision,
+        options=dict(pauses or {}),
+        spec=spec,
+        source="model.pt",
+        source_sha256="0" * 64,
+        files_sha256={path.name: sha256(path)},
+    )
+    artifact = Artifact(path, manifest)
+    write_manifest(artifact)
+    return artifact
 
 
 class NullEngine(Engine):

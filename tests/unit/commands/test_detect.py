@@ -18,7 +18,7 @@ import pytest
 
 from raudo import images
 from raudo.backends.base import Outputs, Resources
-from raudo.backends.null import NullBackend, NullEngine, canned
+from raudo.backends.null import NullEngine, canned, write_canned
 from raudo.commands import detect
 from raudo.detector import MODES, Detector
 from raudo.detector import load as load_detector
@@ -427,20 +427,8 @@ def test_sources_that_cannot_be(tmp_path: Path, detector: Detector) -> None:
 
 @pytest.fixture
 def engine(tmp_path: Path, detector: Detector) -> Path:
-    path = tmp_path / "engine" / "e.npz"
-    path.parent.mkdir()
-    NullBackend().write_graph(canned(detector.spec, anchors=200, objects=OBJECTS, seed=1), path)
-    manifest = Manifest(
-        name="null-x",
-        backend="null",
-        precision="fp32",
-        spec=detector.spec,
-        source="m.pt",
-        source_sha256="0",
-        files_sha256={path.name: sha256(path)},
-    )
-    write_manifest(Artifact(path, manifest))
-    return path
+    outputs = canned(detector.spec, anchors=200, objects=OBJECTS, seed=1)
+    return write_canned(tmp_path / "engine" / "e.npz", detector.spec, outputs).path
 
 
 class Listening(Listener):
