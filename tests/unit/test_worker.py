@@ -213,6 +213,7 @@ def test_an_engine_that_was_replaced_is_not_opened(tmp_path: Path) -> None:
         one.call("open", engine, 1, 1, 1, False)
 
 
+@pytest.mark.slow
 def test_peak_memory_is_the_process_s_own(tmp_path: Path) -> None:
     """Not its parent's, which may be much larger when the process starts."""
     ballast = bytearray(os.urandom(1 << 20) * 400)

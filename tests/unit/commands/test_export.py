@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +19,9 @@ if TYPE_CHECKING:
 
     from canned_runs import Project
 
-pytest.importorskip("nncf", reason="NO NNCF: INT8 goes untested")
+pytestmark = pytest.mark.skipif(
+    importlib.util.find_spec("nncf") is None, reason="NO NNCF: INT8 goes untested"
+)
 
 
 def export(project: Project, *words: str) -> Any:

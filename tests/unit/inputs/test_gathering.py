@@ -91,6 +91,7 @@ def test_another_number_of_classes_is_refused(
         gather(settings(data=DATA), tmp_path)
 
 
+@pytest.mark.slow
 def test_frames_of_a_video_are_spread_over_it_and_exact(tmp_path: Path) -> None:
     files = extract_frames(VIDEO, tmp_path / "frames", most=5)
     assert len(files) == 5
