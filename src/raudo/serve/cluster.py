@@ -2,7 +2,7 @@
 
 HAProxy hands each request to a replica's own HTTP server, so what a client sees is what
 `create_app` answers, and the service's own queue is what turns requests down. Ray's limits lie
-above it, explicit, and are not reached first. A replica that dies takes hardly a request with it:
+above it, explicit, and are not reached first. A replica that dies takes hardly any request along:
 HAProxy asks another one, as long as the request fits into its buffer.
 """
 
