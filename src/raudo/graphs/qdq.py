@@ -24,6 +24,7 @@ MOVERS |= {"Flatten", "Gather", "Identity", "Reshape", "Squeeze", "Transpose", "
 def for_gpu(model: onnx.ModelProto) -> None:
     """Change a graph whose quantizers have no offset; others are left as they are."""
     _sign(model)
+    _join_channels(model)
     _pair_inputs(model)
     _unpack_weights(model)
     model.graph.ClearField("value_info")
@@ -50,6 +51,32 @@ def _sign(model: onnx.ModelProto) -> None:
     for name in zeros:
         new = numpy_helper.to_array(constants[name]).astype(np.int8)
         constants[name].CopyFrom(numpy_helper.from_array(new, name))
+
+
+def _join_channels(model: onnx.ModelProto) -> None:
+    """Give values that are no weights one step each, the largest of their channels'.
+
+    Depthwise convolutions may read channels of different steps, for which TensorRT has no kernel.
+    """
+    from onnx import numpy_helper
+
+    constants = {tensor.name: tensor for tensor in model.graph.initializer}
+    weights = set(constants)
+    joined: dict[str, onnx.TensorProto] = {}
+    for node in model.graph.node:
+        if node.op_type not in PAIR:
+            continue
+        if node.input[0] in weights:
+            weights.update(node.output)
+            continue
+        steps, zeros = (numpy_helper.to_array(constants[name]) for name in node.input[1:3])
+        if steps.size == 1 or zeros.any():
+            continue
+        for place, values in ((1, steps), (2, zeros)):
+            node.input[place] += "/joined"
+            joined[node.input[place]] = numpy_helper.from_array(values.max(), node.input[place])
+        node.ClearField("attribute")
+    model.graph.initializer.extend(joined.values())
 
 
 def _unpack_weights(model: onnx.ModelProto) -> None:

@@ -135,6 +135,26 @@ def test_weights_become_floats_that_are_the_same_bytes_once_quantized() -> None:
     assert np.array_equal(np.rint(kept / steps[:, None, None, None]), weights)
 
 
+def test_values_with_a_step_of_each_channel_get_the_largest_of_them() -> None:
+    steps, noughts = np.array([0.01, 0.02], np.float32), np.zeros(2, np.int8)
+    model = graph(
+        [
+            helper.make_node("QuantizeLinear", ["in", "steps", "noughts"], ["byte"], axis=1),
+            helper.make_node("DequantizeLinear", ["byte", "steps", "noughts"], ["a"], axis=1),
+            helper.make_node("Conv", ["a", "weight/float"], ["out"], name="c"),
+        ],
+        {"steps": steps, "noughts": noughts},
+    )
+    qdq.for_gpu(model)
+    onnx.checker.check_model(model, full_check=True)
+    kept = {t.name: numpy_helper.to_array(t) for t in model.graph.initializer}
+    pairs = [n for n in model.graph.node if n.op_type in qdq.PAIR and n.name != "weight"]
+    assert {kept[n.input[1]].ndim for n in pairs} == {0}
+    # 0.013 is one step of 0.02 in both channels; before, it was 0.01 in the first.
+    values = np.full((1, 2, 4, 4), 0.013, np.float32)
+    assert run(model, values)[0] == pytest.approx(2 * 0.3 * 0.02)
+
+
 def test_a_convolution_behind_a_concatenation_gets_a_pair_of_the_larger_range() -> None:
     nodes = [
         *pair("in", "fine", "nought", "a"),
