@@ -221,6 +221,7 @@ class CudaEngine(CpuEngine):
     def __init__(self, artifact: Artifact, resources: Resources) -> None:
         self._tf32 = artifact.manifest.precision != "fp32"
         self._graph = bool(artifact.manifest.options.get("graph"))
+        self._channels_last = artifact.manifest.precision == "fp16"  # as tensor cores read them
         super().__init__(artifact, resources)
         shape = (resources.batch, self.spec.height, self.spec.width, 3)
         self._lanes: queue.SimpleQueue[Lane] = queue.SimpleQueue()
@@ -249,7 +250,11 @@ class CudaEngine(CpuEngine):
     def _configure(self, options: Any, profiled: bool) -> list[Any]:
         options.add_free_dimension_override_by_name("batch", self._resources.batch)
         graph = self._graph and not profiled  # replayed, the nodes are not told apart
-        cuda = {"use_tf32": int(self._tf32), "enable_cuda_graph": int(graph)}
+        cuda = {
+            "use_tf32": int(self._tf32),
+            "enable_cuda_graph": int(graph),
+            "prefer_nhwc": int(self._channels_last),
+        }
         return [(CUDA, {key: str(value) for key, value in cuda.items()}), CPU]
 
     def _run(self, images: NDArray[np.uint8]) -> Outputs:
