@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 SUCCESS, NO_MEMORY, NO_DRIVER = 0, 2, 35
+CONTEXT = 1 << 10
+"""Bytes that any use of the GPU takes."""
 
 
 class Cuda:
@@ -71,6 +73,8 @@ class Cuda:
         return self.cudaMalloc(count)
 
     def cudaFree(self, address: int) -> tuple[int]:  # noqa: N802
+        if not address:  # which takes what any use of the GPU takes
+            return (SUCCESS if self.limit >= CONTEXT else NO_MEMORY,)
         del self.memory[address]
         return (SUCCESS,)
 

@@ -136,6 +136,8 @@ class TensorRt(Backend):
         toolkit = _load(RTX) if gpus else _load(FULL, RTX)
         kinds = {"compute_capability": ", ".join(map(_capability, gpus))}
         machine = {"runtime": toolkit.title, **(kinds if gpus else cuda.describe())}
+        if not gpus:
+            cuda.start()
         build = Build(toolkit, model, variant, gpus)
         cache = None if toolkit.aims else TimingCache(machine)
         path.write_bytes(build.run(cache))
@@ -163,6 +165,7 @@ class TensorRtEngine(Engine):
         self._artifact, self._batch = artifact, resources.batch
         self._toolkit = _flavour_of(artifact)
         _check_identity(artifact, self._toolkit)
+        cuda.start()
         self._log = self._toolkit.logger()
         try:
             self._runtime = self._toolkit.module.Runtime(self._log)

@@ -23,9 +23,15 @@ log = logging.getLogger(__name__)
 
 FLAGS = {"tf32": ("TF32",), "fp16": ("FP16",), "int8": ("INT8", "FP16")}
 """Precision -> builder flags that allow it, where the graph alone does not decide."""
+CONSTRAINTS = {"fp16": "OBEY_PRECISION_CONSTRAINTS", "int8": "PREFER_PRECISION_CONSTRAINTS"}
+"""How layers are held to a precision: where the graph is INT8, 8.5 finds no way to obey."""
 PRECISION_NAMES = {"FLOAT": "fp32", "HALF": "fp16", "BF16": "bf16", "INT8": "int8"}
 HEAVY = frozenset({"CONVOLUTION", "DECONVOLUTION", "MATRIX_MULTIPLY", "FULLY_CONNECTED"})
 ARITHMETIC = frozenset({"ELEMENTWISE", "UNARY", "ACTIVATION", "SOFTMAX", "REDUCE"})
+CONVERSIONS = frozenset({"IDENTITY", "CAST"})
+UNHELD = CONVERSIONS | {"CONSTANT", "SHAPE", "QUANTIZE", "DEQUANTIZE"}
+"""Layers whose precision is what they are for, or none."""
+FLOATS = ("FLOAT", "HALF")
 
 
 class TimingCache:
@@ -147,34 +153,56 @@ class Build:
         for name in names:
             config.set_flag(getattr(flag, name))
         if "FP16" in names:
-            config.set_flag(flag.PREFER_PRECISION_CONSTRAINTS)
-            for layer in self._decoding():
-                layer.precision = self._trt.DataType.FLOAT
-                layer.set_output_type(0, self._trt.DataType.FLOAT)
+            config.set_flag(getattr(flag, CONSTRAINTS[self._variant.precision]))
+            self._hold_precision()
 
-    def _decoding(self) -> list[Any]:
-        """Return the layers that compute with floats behind the last convolutions."""
+    def _hold_precision(self) -> None:
+        """Hold layers to the precision that the graph gives them.
+
+        Kernels of another precision are not even timed then, which halves what a build does.
+        """
+        kinds, decoding = self._trt.DataType, self._decoding()
+        for layer in self._layers():
+            if layer.type.name in UNHELD or layer.get_output(0).dtype.name not in FLOATS:
+                continue
+            if layer.name not in decoding:
+                kind = kinds.HALF if self._variant.precision == "fp16" else None
+            else:
+                kind = kinds.FLOAT if layer.type.name in ARITHMETIC else None
+            if kind is not None:
+                layer.precision = kind
+                layer.set_output_type(0, kind)
+
+    def _decoding(self) -> set[str]:
+        """Return the names of the layers behind the network: what turns cells into boxes."""
         makers = self._makers()
-        found: dict[str, Any] = {}
+        found: set[str] = set()
         ahead = [self._network.get_output(i).name for i in range(self._network.num_outputs)]
         while ahead:
             layer = makers.get(ahead.pop())
-            if layer is None or layer.name in found or layer.type.name == "CONVOLUTION":
+            if layer is None or layer.name in found or self._ends_network(layer):
                 continue
-            found[layer.name] = layer
+            found.add(layer.name)
             given = (layer.get_input(i) for i in range(layer.num_inputs))
             ahead += [tensor.name for tensor in given if tensor is not None]
-        return [
-            layer
-            for layer in found.values()
-            if layer.type.name in ARITHMETIC and layer.get_output(0).dtype.name in ("FLOAT", "HALF")
-        ]
+        return found
+
+    def _ends_network(self, layer: Any) -> bool:
+        if self._variant.precision != "fp16":
+            return bool(layer.type.name == "CONVOLUTION")
+        # The library tells FLOAT of most tensors, whatever the graph says; conversions it knows.
+        converts = layer.type.name in CONVERSIONS and layer.get_output(0).dtype.name == "FLOAT"
+        return converts and layer.get_input(0).dtype.name in FLOATS
+
+    def _layers(self) -> list[Any]:
+        return [self._network.get_layer(i) for i in range(self._network.num_layers)]
 
     def _makers(self) -> dict[str, Any]:
         """Return the layer that makes each tensor, by the tensor's name."""
-        layers = [self._network.get_layer(i) for i in range(self._network.num_layers)]
         return {
-            layer.get_output(i).name: layer for layer in layers for i in range(layer.num_outputs)
+            layer.get_output(i).name: layer
+            for layer in self._layers()
+            for i in range(layer.num_outputs)
         }
 
     def _add_profiles(self) -> None:

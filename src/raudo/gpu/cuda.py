@@ -106,6 +106,16 @@ def describe() -> dict[str, str]:
     }
 
 
+def start() -> None:
+    """Begin to use the GPU, so that what is wrong with it is told here.
+
+    Raises:
+        EngineError: It cannot be used, for instance for want of memory; other libraries that find
+            this out by themselves do not say why.
+    """
+    check(runtime().cudaFree(0), "starting on the GPU")
+
+
 @dataclass(frozen=True)
 class Tensor:
     """Memory on the GPU, and as much pinned memory that is copied to or from it.

@@ -387,6 +387,16 @@ def test_out_of_memory_is_said_and_what_was_taken_is_freed(
     BACKEND.open(made, Resources(batch=1)).close()
 
 
+def test_a_gpu_too_full_to_be_used_at_all_is_said(
+    gpu: fake_gpu.Cuda, tiny_spec: Spec, tmp_path: Path
+) -> None:
+    gpu.limit = fake_gpu.CONTEXT - 1
+    with pytest.raises(EngineError, match="starting on the GPU") as caught:
+        BACKEND.open(artifact(tmp_path, tiny_spec, HERE), Resources())
+    assert caught.value.hint == cuda.HINTS[cuda.MEMORY_ERROR]
+    assert gpu.taken == 0
+
+
 @pytest.mark.parametrize(
     ("status", "devices", "told"), [(35, 0, "35"), (100, 0, "100"), (0, 0, "shows no GPU")]
 )
@@ -521,7 +531,8 @@ def test_a_build_that_fails_says_why_and_keeps_no_times(
 
 
 def layer(name: str, kind: str, inputs: str, dtype: str = "HALF") -> Any:
-    tensors = [SimpleNamespace(name=word) for word in inputs.split()]
+    told = SimpleNamespace(name="FLOAT")  # it tells that of most tensors
+    tensors = [SimpleNamespace(name=word, dtype=told) for word in inputs.split()]
     made = SimpleNamespace(name=name, dtype=SimpleNamespace(name=dtype))
     return SimpleNamespace(
         name=name,
@@ -540,7 +551,7 @@ def layer(name: str, kind: str, inputs: str, dtype: str = "HALF") -> Any:
     [
         ("fp32", set()),
         ("tf32", {"TF32"}),
-        ("fp16", {"FP16", "PREFER_PRECISION_CONSTRAINTS"}),
+        ("fp16", {"FP16", "OBEY_PRECISION_CONSTRAINTS"}),
         ("int8", {"INT8", "FP16", "PREFER_PRECISION_CONSTRAINTS"}),
     ],
 )
@@ -554,16 +565,19 @@ def test_flags_allow_what_the_graph_says_and_hold_decoding_in_single(
         layer("cells", "CONVOLUTION", "gate"),
         layer("sizes", "SHAPE", "cells", "INT32"),
         layer("twice", "ELEMENTWISE", "sizes", "INT32"),
-        layer("rows", "SHUFFLE", "cells twice"),
-        layer("boxes", "ELEMENTWISE", "rows"),
+        layer("rows", "SHUFFLE", "cells twice", "FLOAT"),
+        layer("exact", "CAST", "rows", "FLOAT"),
+        layer("pairs", "SHUFFLE", "exact", "FLOAT"),
+        layer("boxes", "ELEMENTWISE", "pairs", "FLOAT"),
     ]
-    words = {name: name for name in ("FP16", "INT8", "TF32", "PREFER_PRECISION_CONSTRAINTS")}
+    constraints = ("OBEY_PRECISION_CONSTRAINTS", "PREFER_PRECISION_CONSTRAINTS")
+    words = {name: name for name in ("FP16", "INT8", "TF32", *constraints)}
     started = gpu_build.Build.__new__(gpu_build.Build)
     started._config = config = Config()
     started._variant = VARIANTS[precision]
     started._trt = SimpleNamespace(
         BuilderFlag=SimpleNamespace(**words),
-        DataType=SimpleNamespace(FLOAT="FLOAT"),
+        DataType=SimpleNamespace(FLOAT="FLOAT", HALF="HALF"),
     )
     started._toolkit = SimpleNamespace(typed=False)
     started._network = SimpleNamespace(
@@ -575,5 +589,7 @@ def test_flags_allow_what_the_graph_says_and_hold_decoding_in_single(
     started._allow_precision()
     assert config.flags == flags
     assert config.sources == 0  # no cuBLAS, no cuDNN
-    held = [each.name for each in layers if each.precision == "FLOAT"]
-    assert held == (["boxes"] if "FP16" in flags else [])
+    held = {each.name: each.precision for each in layers if each.precision}
+    network = dict.fromkeys(["features", "gate", "cells", "rows"], "HALF")
+    decoding = {"boxes": "FLOAT"} if "FP16" in flags else {}
+    assert held == {**(network if precision == "fp16" else {}), **decoding}
