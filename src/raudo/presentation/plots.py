@@ -8,6 +8,7 @@ from __future__ import annotations
 import html
 import io
 import re
+import textwrap
 import warnings
 from dataclasses import dataclass
 from itertools import pairwise
@@ -55,7 +56,8 @@ _LABEL_ALL = 12
 _ALWAYS_LABELLED: tuple[Kind, ...] = ("baseline", "chosen")
 _SIDES = tuple((side, rise) for rise in (0, 14, -14, 26, -26, 38, -38) for side in (1, -1, 0))
 """Where a label may go, best first: side of the point, and pixels above it."""
-_NAME_LENGTH = 28
+_NAME_LENGTH, _ROW_NAME = 28, 17
+"""Letters of a name that are shown, and that fit into one line beside a row."""
 _LETTER, _LINE_HEIGHT = 6.3, 11.0
 """About how wide a letter and how tall a line of a label are, pixels."""
 _BINS = 160
@@ -165,7 +167,7 @@ def latency_spreads(spreads: Sequence[Spread], *, wide: bool, label: str) -> str
     axes.set_xlim(edges[0], edges[-1])
     axes.set_ylim(-0.35, len(spreads) - 0.15)
     axes.set_yticks([len(spreads) - 1 - i for i in range(len(spreads))])
-    names = axes.set_yticklabels([_short(s.name) for s in spreads], color=INK)
+    names = axes.set_yticklabels([_two_lines(s.name) for s in spreads], color=INK)
     for name in names:
         name.set_parse_math(False)
     axes.grid(visible=False, axis="y")
@@ -287,6 +289,11 @@ def _meet(one: Box, other: Box) -> bool:
 def _short(name: str) -> str:
     flat = " ".join(name.split())
     return flat if len(flat) <= _NAME_LENGTH else flat[: _NAME_LENGTH - 1] + "…"
+
+
+def _two_lines(name: str) -> str:
+    """Break a name that is longer than the space beside a row."""
+    return "\n".join(textwrap.wrap(_short(name), _ROW_NAME, max_lines=2, placeholder="…"))
 
 
 def _figure(size: tuple[float, float]) -> Figure:

@@ -87,6 +87,13 @@ def test_many_candidates_and_equal_values(count: int) -> None:
     assert sum(name.startswith("engine-") for name in shown) == count
 
 
+@pytest.mark.parametrize("wide", [True, False])
+def test_a_name_longer_than_the_space_beside_its_row_takes_two_lines(wide: bool) -> None:
+    spreads = [spread("onnxruntime-fp32@352x416+own", 1, 2), spread("onnxruntime-fp32", 1, 2)]
+    shown = texts(latency_spreads(spreads, wide=wide, label="x"))
+    assert {"onnxruntime-", "fp32@352x416+own", "onnxruntime-fp32"} <= set(shown)
+
+
 def test_a_long_tail_leaves_room_for_the_rest() -> None:
     """One engine that once waited for seconds must not press all others against the axis."""
 
