@@ -18,7 +18,7 @@ from raudo.machine import available_threads, describe
 from raudo.plan import Plan, obstacle
 from raudo.records import PRECISIONS, Record, Status
 from raudo.worker import Worker
-from raudo.workspace import engine_files, manifest_path, unmade
+from raudo.workspace import engine_files, manifest_path, read_artifact, unmade
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -227,22 +227,33 @@ def _export_one(
     calibration: CalibrationSet | None,
 ) -> Exported:
     path = request.path or engine_path(request.output, request.file.path.stem, plan)
+    built = False
     try:
         with Worker(plan.name, timeout=request.timeout) as worker:
             arguments = (plan, request.file, info, onnx, path, calibration)
             artifact: Artifact = worker.call("build", *arguments)
+            built = True
             audit = artifact.manifest.audit
             if audit is None:
                 opened = worker.call("open", path, available_threads(), 1, 1, request.file.trust)
                 audit = opened.audit
         record_audit(artifact, audit)
     except RaudoError as error:
-        for file in engine_files(path, discover.backend(plan.backend).companions):
-            file.unlink(missing_ok=True)
-        manifest_path(path).unlink(missing_ok=True)
+        if built or not _is_whole(path):  # an engine from before stays if no other took its place
+            for file in engine_files(path, discover.backend(plan.backend).companions):
+                file.unlink(missing_ok=True)
+            manifest_path(path).unlink(missing_ok=True)
         if isinstance(error, OutputError):  # no other engine could be written either
             raise
         return Exported(name=plan.name, status="FAILED", reason=error.message)
     finally:
         remove_drafts(path.parent)
     return Exported(name=plan.name, status="OK", path=path)
+
+
+def _is_whole(engine: Path) -> bool:
+    try:
+        read_artifact(engine)
+    except RaudoError:
+        return False
+    return True

@@ -92,6 +92,18 @@ def test_what_failed_is_taken_back(action: str, project: Project, calibration: P
     assert made(project) == {"model.npz", "model.npz.json"}
 
 
+def test_an_engine_from_before_stays_if_no_other_took_its_place(project: Project) -> None:
+    assert export(project).exit_code == 0
+    before = {file: file.read_bytes() for file in (project.folder / "made").iterdir()}
+    project.faults.planned["build", "null-base"] = WorkerError("it crashed", hint="")
+    assert export(project).exit_code == 2
+    assert {file: file.read_bytes() for file in (project.folder / "made").iterdir()} == before
+    del project.faults.planned["build", "null-base"]
+    project.faults.planned["open", "null-base"] = WorkerError("it does not open", hint="")
+    assert export(project).exit_code == 2
+    assert made(project) == set()
+
+
 def test_a_full_disk_is_no_fault_of_an_engine(project: Project, calibration: Path) -> None:
     full = OutputError("cannot write model.int8.npz: No space left on device", hint="make room")
     project.faults.planned["build", "null-small"] = full
