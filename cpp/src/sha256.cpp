@@ -83,6 +83,10 @@ private:
 
 std::string sha256(const std::filesystem::path& file) {
     std::ifstream stream(file, std::ios::binary);
+    return sha256(stream);
+}
+
+std::string sha256(std::istream& stream) {
     if (!stream) {
         return {};
     }

@@ -1,14 +1,11 @@
 /// OpenVINO, from IR files: FP32, BF16 and INT8 on its CPU plug-in, and its other devices.
-#include <algorithm>
-#include <cctype>
 #include <filesystem>
-#include <fstream>
 #include <openvino/frontend/manager.hpp>
 #include <openvino/openvino.hpp>
 #include <optional>
-#include <random>
 #include <utility>
 
+#include "../kept.hpp"
 #include "backend.hpp"
 
 namespace raudo {
@@ -103,70 +100,43 @@ ov::AnyMap properties(const Manifest& manifest, const LoadOptions& options) {
     return found;
 }
 
-/// What was compiled of an engine, kept as a file. A whole one starts without the engine being read;
-/// OpenVINO's own `cache_dir` reads it each time, to look for its compiled form.
-class Kept {
-public:
-    /// The file's name has all that a compiled model depends on.
-    Kept(ov::Core& core, const Manifest& manifest, const LoadOptions& options,
-         const std::string& device, const ov::AnyMap& settings)
-        : core_(core), device_(device), settings_(settings) {
-        if (options.cache.empty()) {
-            return;
-        }
-        std::string name;
-        for (const auto& [file, digest] : manifest.files_sha256) {
-            name += digest.substr(0, 16);
-        }
-        name += std::string("-") + ov::get_openvino_version().buildNumber + "-" +
-                core.get_property(device, ov::device::full_name);
-        for (const auto& [key, value] : settings) {
-            name += "-" + value.as<std::string>();
-        }
-        std::replace_if(
-            name.begin(), name.end(),
-            [](unsigned char c) { return std::isalnum(c) == 0 && c != '-' && c != '.'; }, '_');
-        file_ = std::filesystem::path(options.cache) / (name + ".blob");
+/// What was compiled of an engine. A kept one starts without the engine being read; OpenVINO's own
+/// `cache_dir` reads it each time, to look for its compiled form.
+Kept kept_of(ov::Core& core, const Manifest& manifest, const LoadOptions& options,
+             const std::string& device, const ov::AnyMap& settings) {
+    std::string digests;
+    for (const auto& [file, digest] : manifest.files_sha256) {
+        digests += digest.substr(0, 16);
     }
-
-    /// Returns the compiled model; none where nothing whole is kept.
-    std::optional<ov::CompiledModel> read() {
-        std::ifstream stream(file_, std::ios::binary);
-        try {
-            return stream ? std::optional(core_.import_model(stream, device_, settings_))
-                          : std::nullopt;
-        } catch (const ov::Exception&) {
-            return std::nullopt;
-        }
+    const Spec& spec = manifest.spec;
+    std::vector<std::string> words = {
+        digests, ov::get_openvino_version().buildNumber,
+        core.get_property(device, ov::device::full_name),
+        "1x" + std::to_string(spec.height) + "x" + std::to_string(spec.width)};
+    for (const auto& [key, value] : settings) {
+        words.push_back(value.as<std::string>());
     }
+    return {options.cache, words};
+}
 
-    /// Keeps a compiled model, where there is room for it and its device can.
-    void write(ov::CompiledModel& compiled) {
-        if (file_.empty()) {
-            return;
-        }
-        std::error_code failed;
-        std::filesystem::create_directories(file_.parent_path(), failed);
-        const std::filesystem::path draft =
-            file_.string() + "." + std::to_string(std::random_device{}());
-        try {
-            std::ofstream stream(draft, std::ios::binary);
-            compiled.export_model(stream);
-            if (stream.flush()) {
-                std::filesystem::rename(draft, file_, failed);
-            }
-        } catch (const ov::Exception&) {
-            file_.clear();  // this device keeps nothing
-        }
-        std::filesystem::remove(draft, failed);
+/// Returns what was compiled before; none where it was not, or for a CPU that can more than this one.
+std::optional<ov::CompiledModel> read_kept(const Kept& kept, ov::Core& core,
+                                           const std::string& device, const ov::AnyMap& settings) {
+    auto stream = kept.open();
+    try {
+        return stream ? std::optional(core.import_model(*stream, device, settings)) : std::nullopt;
+    } catch (const ov::Exception&) {
+        return std::nullopt;
     }
+}
 
-private:
-    ov::Core& core_;
-    const std::string& device_;
-    const ov::AnyMap& settings_;
-    std::filesystem::path file_;
-};
+void write_kept(const Kept& kept, ov::CompiledModel& compiled) {
+    try {
+        kept.keep([&](std::ostream& stream) { compiled.export_model(stream); });
+    } catch (const ov::Exception&) {
+        return;  // this device gives nothing away
+    }
+}
 
 /// Reads an IR file. `Core::read_model` would try the readers of all other formats on what is none,
 /// and load TensorFlow's, which writes to the terminal.
@@ -192,13 +162,13 @@ std::unique_ptr<Engine> open_openvino(const std::filesystem::path& file, const M
     const ov::AnyMap settings = properties(manifest, options);
     try {
         ov::Core core;
-        Kept kept(core, manifest, options, device, settings);
-        auto compiled = kept.read();
+        const Kept kept = kept_of(core, manifest, options, device, settings);
+        auto compiled = read_kept(kept, core, device, settings);
         if (compiled) {
             check_model(*compiled, spec);
         } else {
             compiled = compile(core, file, spec, device, settings);
-            kept.write(*compiled);
+            write_kept(kept, *compiled);
         }
         return std::make_unique<OpenVinoEngine>(*std::move(compiled), spec);
     } catch (const ov::Exception& error) {
