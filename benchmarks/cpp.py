@@ -3,9 +3,10 @@
 usage: python benchmarks/cpp.py PROGRAM ENGINE VIDEO [--rounds N] [--json]
 
 Each round runs both in each mode, and both for one frame alone, which tells the time from start to
-first detection: once with what the runtime compiled at an earlier start, as by default, and once
-without. Speed is that of the whole process; ratios are of processes of the same round, so that what
-else the machine does meets both sides. Memory is the most that a process had resident (on Linux).
+first detection: with what `raudo export` left compiled, as at the first start where the engine was
+made, and with nothing compiled, as at the first start on another machine. Speed is that of the
+whole process; ratios are of processes of the same round, so that what else the machine does meets
+both sides. Memory is the most that a process had resident (on Linux).
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from raudo.measuring.station import Station
 from rows import Row, ratio_interval, show
 
 SPEED_GOALS = {"throughput": 1.15, "latency": 1.2}
@@ -111,9 +113,13 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         os.environ["XDG_CACHE_HOME"] = str(folder / "cache")
+        Station().keep_compiled(Path(given.engine), trust=False)  # as export does in the end
+        exported = sorted((folder / "cache").rglob("*.blob"))
         todo = commands(given.program, given.engine, given.video, folder)
         for command in todo.values():  # once unmeasured: files come into the system's cache
             run(command)
+        if sorted((folder / "cache").rglob("*.blob")) != exported:
+            sys.exit("what export left compiled is not what the commands look for")
         rounds = [{n: run(c) for n, c in todo.items()} for _ in range(given.rounds)]
         lines = {file.stem: file.read_text().splitlines() for file in folder.glob("*.jsonl")}
     show(compare(rounds, lines), given.json)

@@ -366,7 +366,7 @@ def load(
     artifact = find_engine(Path(source), target)
     kept = None if classes is None else labels_of(classes, artifact.manifest.spec)
     selection = Selection(confidence=confidence, iou=iou, classes=kept)
-    resources = Resources(threads=available_threads())
+    resources = Resources(threads=available_threads(), kept=True)
     if mode == "throughput":
         resources = _shared(
             resources, measured_throughput(Path(source), artifact, resources.threads)

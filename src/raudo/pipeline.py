@@ -11,11 +11,11 @@ import time
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING
 
-from raudo import benchmark, plan, reporting
+from raudo import benchmark, discover, plan, reporting
 from raudo.benchmark import Timed, TimingPlan
 from raudo.config import dump_settings
 from raudo.decide import decide
-from raudo.errors import UsageError, WorkerError
+from raudo.errors import RaudoError, UsageError, WorkerError
 from raudo.inputs.gathering import Identity, gather
 from raudo.job import Job
 from raudo.listener import Listener
@@ -26,10 +26,10 @@ from raudo.search.search import Search
 from raudo.workspace import Run, create_run, unmade, write_text
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from raudo.config import OptimizeSettings
-    from raudo.records import Speedup, Target
+    from raudo.records import Decision, Speedup, Target
 
 CLEARLY = 2.0
 """An engine this many times slower than another, intervals apart, is not timed on."""
@@ -180,6 +180,13 @@ def _conclude(job: Job, timed: Timed, seconds: float) -> Report:
     job.listener.step("Writing the report")
     inputs, settings = job.inputs, job.settings
     candidates = tuple(job.candidates.values())
+    decisions = decide(
+        candidates,
+        settings.gates,
+        accuracy_validated=inputs.dataset is not None,
+        has_gpu=bool(job.machine.gpus),
+    )
+    _keep_compiled(job, decisions.values())
     disturbed = timed.other_load > DISTURBED_SHARE
     report = Report(
         name=job.run.folder.name,
@@ -200,15 +207,24 @@ def _conclude(job: Job, timed: Timed, seconds: float) -> Report:
         ),
         gates={t: g.model_dump(exclude_none=True) for t, g in settings.gates.items()},
         candidates=candidates,
-        decisions=decide(
-            candidates,
-            settings.gates,
-            accuracy_validated=inputs.dataset is not None,
-            has_gpu=bool(job.machine.gpus),
-        ),
+        decisions=decisions,
         pareto=pareto(candidates),
         pareto_throughput=pareto(candidates, by="throughput"),
         steps=tuple(job.steps),
         warnings=inputs.warnings,
     )
     return reporting.write(report, job.run, inputs.files)
+
+
+def _keep_compiled(job: Job, decisions: Iterable[Decision]) -> None:
+    """Let the runtimes of the chosen engines keep what they compile, for a fast first start."""
+    for name in dict.fromkeys(c for d in decisions for c in (d.choice, d.best_throughput) if c):
+        chosen, start = job.candidates[name], time.monotonic()
+        if not discover.backend(chosen.backend).keeps_compiled:
+            continue
+        try:
+            with job.worker(name) as worker:
+                engine = job.run.folder / str(chosen.file)
+                worker.call("keep_compiled", engine, job.settings.trust_checkpoint)
+        except RaudoError as error:
+            job.note(f"keep compiled {name}", "FAILED", error.message, start)

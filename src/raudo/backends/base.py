@@ -88,12 +88,15 @@ class Resources:
         threads: CPU threads in all, shared among the streams.
         streams: Number of `run` calls that may be under way at once.
         batch: Largest batch that `run` will be given.
+        kept: Whether the runtime may start from what it compiled before on this machine, and keeps
+            what it compiles now, in the user's cache folder.
         model: The loaded model, for backends that are `made_from` it.
     """
 
     threads: int = 1
     streams: int = 1
     batch: int = 1
+    kept: bool = False
     model: Model | None = None
 
 
@@ -250,6 +253,8 @@ class Backend(ABC):
     """What its variants for GPUs load besides their own package."""
     grid: ClassVar[Literal["offset", "symmetric"]] = "offset"
     """Where the INT8 steps of activations lie; see `QuantizationSettings.grid`."""
+    keeps_compiled: ClassVar[bool] = False
+    """Whether `Resources.kept` makes a difference: opening an engine compiles it."""
     baseline_rank: ClassVar[int | None] = None
     """The lowest rank that can open the model is the baseline; None never is."""
 

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections import Counter
-from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from raudo.backends.base import PROFILED_RUNS, Backend, Engine, Outputs, Resources, Variant
 from raudo.errors import EngineError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     import numpy as np
@@ -42,6 +43,7 @@ class OpenVino(Backend):
         Variant("bf16", "bf16", {"rest": "bf16"}),
         Variant("int8", "int8", {"rest": "fp32"}),
     )
+    keeps_compiled = True
 
     def unsupported(self, variant: Variant, machine: Machine) -> str | None:
         """Tell why this CPU cannot run a variant; None if it can."""
@@ -132,25 +134,53 @@ class OpenVinoEngine(Engine):
         super().__init__(artifact.manifest.spec)
         import openvino
 
-        core = openvino.Core()
+        self._core, self._path = openvino.Core(), artifact.path
+        self._tensor = openvino.Tensor
+        self._batch = resources.batch
+        self._local = threading.local()
         try:
-            graph = core.read_model(str(artifact.path))
-            graph.reshape([resources.batch, self.spec.height, self.spec.width, 3])
-            settings = {
+            self._settings: dict[str, Any] = {
                 "INFERENCE_PRECISION_HINT": HINTS[str(artifact.manifest.options["rest"])],
                 "INFERENCE_NUM_THREADS": resources.threads,
                 "NUM_STREAMS": resources.streams,
             }
-            self._compiled = core.compile_model(graph, "CPU", settings)
-            self._recompile = partial(core.compile_model, graph, "CPU", settings | TIMED_NODES)
+            digests = artifact.manifest.files_sha256
+            self._compiled = (
+                self._start_as_before(digests) if resources.kept else self._compile(self._settings)
+            )
         except (RuntimeError, KeyError) as error:
             raise EngineError(
                 f"{artifact.path} does not load: {str(error).splitlines()[-1]}",
                 hint="make it again with 'raudo export'",
             ) from error
-        self._tensor = openvino.Tensor
-        self._batch = resources.batch
-        self._local = threading.local()
+
+    def _compile(self, settings: dict[str, Any]) -> Any:
+        graph = self._core.read_model(str(self._path))
+        graph.reshape([self._batch, self.spec.height, self.spec.width, 3])
+        return self._core.compile_model(graph, "CPU", settings)
+
+    def _start_as_before(self, digests: Mapping[str, str]) -> Any:
+        """Import what was compiled before on this machine; where nothing is kept, compile it."""
+        import openvino
+
+        from raudo.kept import Kept
+
+        shape = self._batch, self.spec.height, self.spec.width
+        kept = Kept(
+            [
+                "".join(digests[name][:16] for name in sorted(digests)),
+                openvino.get_version(),
+                self._core.get_property("CPU", "FULL_DEVICE_NAME"),
+                "x".join(map(str, shape)),
+                *(str(self._settings[key]) for key in sorted(self._settings)),
+            ]
+        )
+        if (content := kept.read()) is not None:
+            with contextlib.suppress(RuntimeError):  # of a CPU that can more than this one
+                return self._core.import_model(content, "CPU", self._settings)
+        compiled = self._compile(self._settings)
+        kept.write(compiled.export_model().getvalue())
+        return compiled
 
     def _run(self, images: NDArray[np.uint8]) -> Outputs:
         request = getattr(self._local, "request", None)
@@ -188,7 +218,7 @@ class OpenVinoEngine(Engine):
         """Time each node; see `Engine.profile`."""
         from raudo.records import NodeProfile
 
-        compiled = self._recompile()
+        compiled = self._compile(self._settings | TIMED_NODES)
         moving = _moving_bytes(compiled.get_runtime_model())
         request = compiled.create_infer_request()
         request.set_input_tensor(0, self._tensor(images, shared_memory=True))
@@ -213,7 +243,7 @@ class OpenVinoEngine(Engine):
     def close(self) -> None:
         """Free the compiled model."""
         self._local = threading.local()
-        del self._compiled, self._recompile
+        del self._compiled
 
 
 def _first(outputs: Outputs, count: int) -> Outputs:

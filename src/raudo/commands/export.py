@@ -237,7 +237,9 @@ def _export_one(
             if audit is None:
                 opened = worker.call("open", path, available_threads(), 1, 1, request.file.trust)
                 audit = opened.audit
-        record_audit(artifact, audit)
+            record_audit(artifact, audit)
+            if discover.backend(plan.backend).keeps_compiled:
+                worker.call("keep_compiled", path, request.file.trust)
     except RaudoError as error:
         if built or not _is_whole(path):  # an engine from before stays if no other took its place
             for file in engine_files(path, discover.backend(plan.backend).companions):

@@ -111,6 +111,13 @@ class Station:
         self._batch, self._streams = batch, streams
         return Opened(time.perf_counter() - start, self._detector.engine.audit())
 
+    def keep_compiled(self, engine: Path, trust: bool) -> None:
+        """Open an engine in each mode, as its users will, so that they find it compiled."""
+        from raudo.detector import MODES, load
+
+        for mode in MODES:
+            load(engine, mode=mode, trust_checkpoint=trust).close()
+
     def load_frames(self, files: Sequence[Path]) -> list[float]:
         """Decode images and keep them for timing; returns the seconds that each took."""
         from raudo.images import decode

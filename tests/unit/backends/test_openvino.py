@@ -104,3 +104,32 @@ def test_a_detector_finds_the_same_in_real_images(assets: Path, tmp_path: Path) 
         ours = outputs(BACKEND.read_graph(path), batch)
         assert np.abs(plain[0] - ours[0]).max() <= 1e-3  # pixels, of 640
         assert np.abs(plain[1] - ours[1]).max() <= 1e-4
+
+
+def test_it_starts_from_what_was_compiled_before(
+    tiny_artifact: Artifact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    path = tmp_path / "tiny.xml"
+    BACKEND.write_graph(BACKEND.read_graph(tiny_artifact.path), path)
+    changes = {"options": {"rest": "fp32"}, "files_sha256": {path.name: "0" * 64}}
+    artifact = Artifact(path, tiny_artifact.manifest.model_copy(update=changes))
+    spec = artifact.manifest.spec
+    batch = np.random.default_rng(0).integers(0, 256, (1, spec.height, spec.width, 3), np.uint8)
+    kept = Resources(kept=True)
+    with BACKEND.open(artifact, kept) as engine:
+        expected = engine.run(batch).scores.copy()
+    (file,) = (tmp_path / "cache" / "raudo").iterdir()
+    path.rename(tmp_path / "elsewhere.xml")
+    with BACKEND.open(artifact, kept) as engine:
+        assert np.array_equal(engine.run(batch).scores, expected)
+        assert engine.audit().found == {"fp32": engine.audit().providers["CPU"]}
+    content = bytearray(file.read_bytes())
+    content[len(content) // 3] ^= 1
+    file.write_bytes(content)
+    (tmp_path / "elsewhere.xml").rename(path)
+    with BACKEND.open(artifact, kept) as engine:
+        assert np.array_equal(engine.run(batch).scores, expected)
+    assert file.read_bytes() != content
+    with BACKEND.open(artifact, Resources(streams=2, threads=2, kept=True)):
+        assert len(list(file.parent.iterdir())) == 2
