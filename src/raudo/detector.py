@@ -16,7 +16,7 @@ from raudo.machine import available_threads
 from raudo.media.stream import overlap
 from raudo.records import Detections
 from raudo.rectangles import RectanglesEngine, smallest
-from raudo.workspace import find_engine, measured_throughput, rectangles_of
+from raudo.workspace import find_engine, rectangles_of, throughput_setting
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterable, Sequence
@@ -327,12 +327,11 @@ def _open_engine(artifact: Artifact, resources: Resources, *, trust: bool) -> En
     return backend.open(artifact, resources)
 
 
-def _shared(resources: Resources, measured: Sequence[Throughput]) -> Resources:
-    """Share resources out by the best setting that was measured; without one, a stream a core."""
-    best = max(measured, key=lambda setting: setting.fps, default=None)
-    if best is None:
+def _shared(resources: Resources, setting: Throughput | None) -> Resources:
+    """Share resources out by the setting that a run found best; without one, a stream a core."""
+    if setting is None:
         return replace(resources, streams=resources.threads)
-    return replace(resources, streams=best.streams, batch=best.batch)
+    return replace(resources, streams=setting.streams, batch=setting.batch)
 
 
 def load(
@@ -369,7 +368,7 @@ def load(
     resources = Resources(threads=available_threads(), kept=True)
     if mode == "throughput":
         resources = _shared(
-            resources, measured_throughput(Path(source), artifact, resources.threads)
+            resources, throughput_setting(Path(source), artifact, resources.threads)
         )
     return open_artifact(artifact, resources, selection, trust=trust_checkpoint)
 

@@ -20,6 +20,7 @@ from raudo.inputs.gathering import Identity, gather
 from raudo.job import Job
 from raudo.listener import Listener
 from raudo.machine import DISTURBED_SHARE, describe
+from raudo.measuring.throughput import best_setting
 from raudo.presentation.explain import pareto
 from raudo.records import Report, RunSource
 from raudo.search.search import Search
@@ -134,7 +135,7 @@ def _benchmark_all(job: Job) -> Timed:
         job.fail(name, "benchmark", WorkerError(reason, hint="the run's log says more"), start)
     for name in sorted(alive & timed.measurements.keys()):
         measurement = timed.measurements[name]
-        best = max(measurement.throughput, key=lambda setting: setting.fps, default=None)
+        best = best_setting(measurement.throughput)
         job.update(
             name,
             measurement=measurement,

@@ -370,22 +370,20 @@ def find_engine(source: Path, target: str | None = None) -> Artifact:
     return read_artifact(run.folder / candidate.file)
 
 
-def measured_throughput(source: Path, artifact: Artifact, cores: int) -> tuple[Throughput, ...]:
-    """Return what the run folder that an engine was found in measured of it, on so many cores.
+def throughput_setting(source: Path, artifact: Artifact, cores: int) -> Throughput | None:
+    """Return the best setting that the run folder of an engine measured, on so many cores.
 
-    Empty for an engine file, and for a run on a machine with more or fewer cores.
+    None for an engine file, and for a run on a machine with more or fewer cores.
     """
     if source.is_file() and source.name != LATEST:
-        return ()
+        return None
     run = resolve_run(source)
     report = read_report(run)
     if report.machine.cores != cores:
-        return ()
+        return None
     found = (
-        candidate.measurement.throughput
+        candidate.throughput_setting
         for candidate in report.candidates
-        if candidate.measurement is not None
-        and candidate.file is not None
-        and run.folder / candidate.file == artifact.path
+        if candidate.file is not None and run.folder / candidate.file == artifact.path
     )
-    return next(found, ())
+    return next(found, None)

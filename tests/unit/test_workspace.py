@@ -23,11 +23,11 @@ from raudo.workspace import (
     create_run,
     find_engine,
     manifest_path,
-    measured_throughput,
     read_artifact,
     replacing,
     resolve_run,
     sha256,
+    throughput_setting,
     write_manifest,
     write_text,
 )
@@ -361,16 +361,14 @@ def test_the_run_knows_where_its_things_lie(tmp_path: Path) -> None:
 
 def test_what_a_run_measured_of_its_engine(tmp_path: Path) -> None:
     report = sample_report.full()
-    choice = next(c for c in report.candidates if c.file is not None and c.measurement is not None)
+    choice = next(c for c in report.candidates if c.file is not None and c.throughput_setting)
     assert choice.file is not None
-    assert choice.measurement is not None
     run = workspace.Run(tmp_path.resolve() / "run")
     workspace.write_text(run.report, report.model_dump_json())
     artifact = Artifact(run.folder / choice.file, make_engine(tmp_path).manifest)
     cores = report.machine.cores
-    measured = measured_throughput(run.folder, artifact, cores)
-    assert measured == choice.measurement.throughput != ()
-    assert measured_throughput(run.folder, artifact, cores + 1) == ()
+    assert throughput_setting(run.folder, artifact, cores) == choice.throughput_setting
+    assert throughput_setting(run.folder, artifact, cores + 1) is None
     other = Artifact(run.folder / "other.xml", artifact.manifest)
-    assert measured_throughput(run.folder, other, cores) == ()
-    assert measured_throughput(make_engine(tmp_path).path, artifact, cores) == ()
+    assert throughput_setting(run.folder, other, cores) is None
+    assert throughput_setting(make_engine(tmp_path).path, artifact, cores) is None

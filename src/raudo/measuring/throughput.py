@@ -13,11 +13,30 @@ from raudo.records import Throughput
 from raudo.workspace import read_artifact
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from raudo.worker import Worker
 
 log = logging.getLogger(__name__)
+
+NOISE = 0.9
+"""Of settings that reach this share of the most frames a second, none is certainly the fastest."""
+
+
+def best_setting(measured: Sequence[Throughput]) -> Throughput | None:
+    """Return the setting to use: of those that may be the fastest, the one with most streams.
+
+    They were measured on frames in memory, for a second or so each. Where frames are decoded
+    beside them, cores that share an image wait for each other: with one stream instead of two, a
+    video took 1.5 times as long, frames in memory 1.2 times.
+
+    Args:
+        measured: All settings; none gives None.
+    """
+    most = max((setting.fps for setting in measured), default=0.0)
+    fast = [setting for setting in measured if setting.fps >= NOISE * most]
+    return max(fast, key=lambda setting: (setting.streams, -setting.batch), default=None)
 
 
 def throughput(
