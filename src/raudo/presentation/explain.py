@@ -59,7 +59,8 @@ def _why(candidate: Candidate, report: Report) -> str:
     most = f"most frames a second for {', '.join(busiest)}{_setting(candidate)}" if busiest else ""
     chosen = [t for t, d in report.decisions.items() if d.choice == candidate.name]
     if chosen:
-        return "; ".join(filter(None, (f"chosen for {', '.join(chosen)}", most)))
+        told = (f"chosen for {', '.join(chosen)}", most, _selecting(candidate))
+        return "; ".join(filter(None, told))
     if candidate.status != "OK":
         return f"{candidate.status}: {candidate.reason}"
     if candidate.baseline:
@@ -71,9 +72,22 @@ def _why(candidate: Candidate, report: Report) -> str:
 
 
 def _setting(candidate: Candidate) -> str:
-    """Tell how a candidate reaches its most frames a second."""
-    setting = candidate.throughput_setting
-    return f" ({setting.fps:.1f} with {setting.title})" if setting else ""
+    """Tell how a candidate reaches its most frames a second, and what other settings gave."""
+    best, measured = candidate.throughput_setting, candidate.measurement
+    if best is None or measured is None:
+        return ""
+    others = (setting for setting in measured.throughput if setting != best)
+    told = (f"{setting.fps:.1f} with {setting.title}" for setting in (best, *others))
+    return f" ({'; '.join(told)})"
+
+
+def _selecting(candidate: Candidate) -> str:
+    """Tell what an engine could win by selecting inside: at most what it takes outside."""
+    stages = candidate.measurement.stages if candidate.measurement else {}
+    if "select" not in stages or "end_to_end" not in stages:
+        return ""
+    share = 100 * stages["select"].p50 / stages["end_to_end"].p50
+    return f"selecting after the engine takes {share:.1f} % of the time, the most to win inside it"
 
 
 def _lost(candidate: Candidate, target: str, report: Report) -> str:

@@ -49,6 +49,22 @@ def test_the_most_frames_a_second_are_explained_with_their_setting() -> None:
     why = dict(explain(report))[decision.best_throughput]
     assert "most frames a second for production_cpu (" in why
     assert decision.throughput_setting.title in why
+    measured = next(c.measurement for c in report.candidates if c.name == decision.best_throughput)
+    assert measured is not None
+    assert len(measured.throughput) > 1
+    assert all(f"{s.fps:.1f} with {s.title}" in why for s in measured.throughput)
+
+
+def test_where_the_choice_selects_is_explained() -> None:
+    report = full()
+    choice = next(
+        c for c in report.candidates if c.name == report.decisions["production_cpu"].choice
+    )
+    assert choice.measurement is not None
+    stages = choice.measurement.stages
+    share = 100 * stages["select"].p50 / stages["end_to_end"].p50
+    why = dict(explain(report))[choice.name]
+    assert f"selecting after the engine takes {share:.1f} % of" in why
 
 
 def test_the_front_of_throughput_is_ranked_by_frames_a_second() -> None:
