@@ -123,7 +123,8 @@ class Workshop:
         kept = self.folder / name / "report.json"
         if not kept.is_file():
             command = [*RAUDO, "optimize", str(model), "--data", str(self.data), "--size", side]
-            command += ["--splits", "val,test", "--shapes", "own", "--only", "openvino-int8"]
+            command += ["--splits", "val,test", "--shapes", "own"]
+            command += ["--only", "openvino-int8,openvino-int8-bf16"]
             command += ["--gate", "production_cpu.speedup=1", "--timing-budget", "20"]
             command += ["--recovery-budget", "300"]
             run([*command, "--output", str(self.folder), "--name", name])

@@ -9,6 +9,7 @@ import pytest
 
 from raudo import discover, images
 from raudo.backends.base import Resources
+from raudo.machine import describe
 from raudo.records import Artifact
 
 if TYPE_CHECKING:
@@ -133,3 +134,13 @@ def test_it_starts_from_what_was_compiled_before(
     assert file.read_bytes() != content
     with BACKEND.open(artifact, Resources(streams=2, threads=2, kept=True)):
         assert len(list(file.parent.iterdir())) == 2
+
+
+@pytest.mark.parametrize("lacking", ["INT8", "BF16"])
+def test_int8_with_bf16_needs_both(lacking: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    able = {"FP32", "INT8", "BF16"} - {lacking}
+    monkeypatch.setattr(openvino.Core, "get_property", lambda *_asked: able)
+    mixed = next(v for v in BACKEND.variants if v.name == "int8-bf16")
+    assert BACKEND.unsupported(mixed, describe()) == f"this CPU has no {lacking} arithmetic"
+    monkeypatch.setattr(openvino.Core, "get_property", lambda *_asked: able | {lacking})
+    assert BACKEND.unsupported(mixed, describe()) is None
