@@ -17,7 +17,6 @@ from raudo.machine import versions
 from raudo.passes.base import QuantizationSettings
 from raudo.plan import pass_for
 from raudo.records import Artifact, Manifest
-from raudo.search import sensitivity
 from raudo.workspace import engine_files, read_artifact, replacing, sha256, write_manifest
 
 if TYPE_CHECKING:
@@ -66,6 +65,24 @@ class ModelInfo:
     sha256: str
 
 
+class Calibrations:
+    """Graphs that were calibrated before: engines that differ in what they keep share one."""
+
+    def __init__(self) -> None:
+        self._known: list[tuple[object, Any]] = []
+
+    def quantized(
+        self, plan: Plan, spec: Spec, onnx: Path, calibration: CalibrationSet | None
+    ) -> Any:
+        """Return the graph of a plan with all layers quantized; see `make_graph`."""
+        key = (plan.backend, plan.variant, plan.ranges, plan.images, spec, onnx, calibration)
+        known = next((graph for other, graph in self._known if other == key), None)
+        if known is None:
+            known = _quantized(plan, spec, onnx, calibration)
+            self._known.append((key, known))
+        return known
+
+
 def inspect_model(file: ModelFile) -> ModelInfo:
     """Open a model file and tell what it is."""
     model = file.open()
@@ -85,6 +102,7 @@ def build(
     onnx: Path,
     engine: Path,
     calibration: CalibrationSet | None,
+    calibrations: Calibrations | None = None,
 ) -> Artifact:
     """Make the engine file of one candidate, and its manifest.
 
@@ -97,6 +115,7 @@ def build(
         onnx: The model's contract ONNX file.
         engine: Where the engine file will lie.
         calibration: Images for a pass that needs them.
+        calibrations: What was calibrated before; None calibrates anew.
 
     Raises:
         RaudoError: It cannot be made; nothing half-written is left.
@@ -107,7 +126,7 @@ def build(
         if backend.made_from == "model":
             shutil.copyfile(file.path, draft)
             return Made()
-        graph = make_graph(plan, info.spec, onnx, calibration)
+        graph = make_graph(plan, info.spec, onnx, calibration, calibrations)
         return backend.make(graph, draft, plan.variant, plan.gpus)
 
     return _whole(plan, file, info, engine, calibration, make)
@@ -204,17 +223,28 @@ def remove_drafts(folder: Path) -> None:
         shutil.rmtree(draft, ignore_errors=True)
 
 
-def make_graph(plan: Plan, spec: Spec, onnx: Path, calibration: CalibrationSet | None) -> Any:
+def make_graph(
+    plan: Plan,
+    spec: Spec,
+    onnx: Path,
+    calibration: CalibrationSet | None,
+    calibrations: Calibrations | None = None,
+) -> Any:
     """Read a contract ONNX file for a plan's backend, and apply the plan's pass to it."""
     backend, quantizer = discover.backend(plan.backend), pass_for(plan.precision)
-    graph = backend.read_graph(onnx)
-    if quantizer:
-        quantizer.require()
-        used = calibration.some(plan.images) if calibration else None
-        images = _prepared(used if quantizer.needs_calibration else None, spec)
-        settings = QuantizationSettings(keep=plan.keep, ranges=plan.ranges, grid=backend.grid)
-        graph = quantizer.apply(graph, images, settings)
-    return graph
+    if quantizer is None:
+        return backend.read_graph(onnx)
+    graph = (calibrations or Calibrations()).quantized(plan, spec, onnx, calibration)
+    return quantizer.restore(graph, backend.read_graph(onnx), plan.keep) if plan.keep else graph
+
+
+def _quantized(plan: Plan, spec: Spec, onnx: Path, calibration: CalibrationSet | None) -> Any:
+    backend, quantizer = discover.backend(plan.backend), pass_for(plan.precision)
+    assert quantizer is not None  # noqa: S101 (the caller looked)
+    quantizer.require()
+    used = calibration.some(plan.images) if calibration and quantizer.needs_calibration else None
+    settings = QuantizationSettings(ranges=plan.ranges, grid=backend.grid)
+    return quantizer.apply(backend.read_graph(onnx), prepared(used, spec), settings)
 
 
 def combine(name: str, parts: Sequence[Path], engine: Path) -> Artifact:
@@ -243,29 +273,10 @@ def combine(name: str, parts: Sequence[Path], engine: Path) -> Artifact:
     return artifact
 
 
-def _prepared(calibration: CalibrationSet | None, spec: Spec) -> Sequence[NDArray[np.uint8]]:
+def prepared(calibration: CalibrationSet | None, spec: Spec) -> list[NDArray[np.uint8]]:
+    """Return calibration images as engines take them, each uint8 [1, height, width, 3]."""
     files = calibration.files if calibration else ()
     return [images.letterbox(images.decode(file), spec)[0][None] for file in files]
-
-
-def find_remedy(
-    plan: Plan, info: ModelInfo, onnx: Path, calibration: CalibrationSet, seconds: float
-) -> sensitivity.Remedy:
-    """Measure what makes a quantized engine lose less; see `raudo.search.sensitivity.find_remedy`.
-
-    Args:
-        plan: The quantized candidate.
-        info: What the model is.
-        onnx: The model's contract ONNX file.
-        calibration: Images to measure on; validation's are never looked at.
-        seconds: Most time to take.
-    """
-    backend, quantizer = discover.backend(plan.backend), pass_for(plan.precision)
-    if quantizer is None:
-        return sensitivity.Remedy()
-    laboratory = sensitivity.Laboratory(backend, plan.variant, quantizer, onnx, info.spec)
-    images = _prepared(calibration.some(sensitivity.MOST_IMAGES), info.spec)
-    return sensitivity.find_remedy(laboratory, images, seconds)
 
 
 def record_audit(artifact: Artifact, audit: PrecisionAudit) -> Artifact:

@@ -73,7 +73,7 @@ class OptimizeSettings(Settings):
         default=None, description="Seconds after which nothing new is tried; None sets no limit"
     )
     recovery_budget: Annotated[float, Field(ge=0)] = Field(
-        default=90.0,
+        default=75.0,
         description="Most seconds, and of the time budget half of what is left, to mend INT8 that "
         "detects worse: another calibration, layers that it should leave alone; 0 does not",
     )

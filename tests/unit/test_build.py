@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +11,7 @@ import pytest
 
 from raudo import discover
 from raudo.build import (
+    Calibrations,
     ModelFile,
     build,
     inspect_model,
@@ -20,7 +22,7 @@ from raudo.build import (
 from raudo.errors import EngineError, RaudoError, UsageError
 from raudo.inputs.data import CalibrationSet, calibration_set
 from raudo.machine import describe
-from raudo.plan import Plan
+from raudo.plan import Plan, pass_for
 from raudo.records import Artifact, PrecisionAudit
 from raudo.worker import Worker
 from raudo.workspace import manifest_path, read_artifact, sha256, write_manifest
@@ -230,3 +232,30 @@ def test_no_room_is_told(
     monkeypatch.setattr(type(discover.backend(FP32[0].backend)), "write_graph", full)
     with pytest.raises(UsageError, match="No space left on device"):
         build(FP32[0], tiny, info, tiny.path, FP32[0].engine_file(tmp_path), None)
+
+
+def test_engines_that_differ_in_the_layers_they_keep_share_a_calibration(
+    tiny: ModelFile, info: ModelInfo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chosen = next((p for p in INT8 if not discover.backend(p.backend).missing()), None)
+    quantizer = pass_for("int8")
+    if chosen is None or quantizer is None or quantizer.missing():
+        pytest.skip("NO INT8: nothing quantizes")
+    apply, calibrated_on = type(quantizer).apply, []
+
+    def counted(self: Any, graph: Any, images: Any, settings: Any) -> Any:
+        calibrated_on.append(len(images))
+        return apply(self, graph, images, settings)
+
+    monkeypatch.setattr(type(quantizer), "apply", counted)
+    layers = quantizer.layers(discover.backend(chosen.backend).read_graph(tiny.path))
+    known, calibration = Calibrations(), calibration_set(tuple(IMAGES), "calib")
+    plans = (chosen, replace(chosen, keep=layers), replace(chosen, images=2), chosen)
+    sums = []
+    for plan in plans:
+        engine = tmp_path / f"engine{discover.backend(plan.backend).suffix}"
+        made = build(plan, tiny, info, tiny.path, engine, calibration, calibrations=known)
+        assert made.manifest.kept_layers == plan.keep
+        sums.append(made.manifest.files_sha256)
+    assert calibrated_on == [3, 2]
+    assert sums[0] == sums[3] != sums[1]

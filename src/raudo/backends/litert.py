@@ -67,7 +67,7 @@ class TfliteGraph:
 
         Args:
             calibration: Prepared images, each uint8 [1, height, width, 3]; the first few are used.
-            settings: How to quantize; a layer that is kept keeps its activation, too.
+            settings: How to quantize.
 
         Raises:
             EngineError: The quantizer has no such method.
@@ -89,10 +89,10 @@ class TfliteGraph:
                 num_threads=available_threads(),
                 mode=calibrator.CalibrationMode.CALIBRATION_PROFILER_BASED,
             )
-        return _quantized(Origin(self.content, ranges), settings.keep)
+        return _quantized(Origin(self.content, ranges), ())
 
     def restore(self, layers: Collection[str]) -> TfliteGraph:
-        """Return the graph quantized by the same ranges, but for some layers."""
+        """Return the graph quantized by the same ranges, but for layers and their activations."""
         return self if self.origin is None else _quantized(self.origin, layers)
 
 

@@ -6,7 +6,8 @@ import itertools
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from functools import cached_property
+from typing import TYPE_CHECKING
 
 from raudo.errors import WorkerError
 
@@ -18,10 +19,12 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from raudo.backends.base import Outputs
-    from raudo.build import ModelFile, ModelInfo
+    from raudo.build import Calibrations, ModelFile, ModelInfo
     from raudo.detector import Detector
+    from raudo.inputs.data import CalibrationSet
+    from raudo.measuring.sensitivity import Remedy
+    from raudo.plan import Plan
     from raudo.records import Artifact, Detections, NodeProfile, PrecisionAudit
-    from raudo.search.sensitivity import Remedy
 
 
 @dataclass(frozen=True)
@@ -80,17 +83,48 @@ class Station:
 
         write_onnx(file, path)
 
-    def build(self, *arguments: Any) -> Artifact:
+    def build(
+        self,
+        plan: Plan,
+        file: ModelFile,
+        info: ModelInfo,
+        onnx: Path,
+        engine: Path,
+        calibration: CalibrationSet | None,
+    ) -> Artifact:
         """Make one engine file; see `raudo.build.build`."""
         from raudo.build import build
 
-        return build(*arguments)
+        return build(plan, file, info, onnx, engine, calibration, self._calibrations)
 
-    def find_remedy(self, *arguments: Any) -> Remedy:
-        """Find what makes a quantized engine lose less; see `raudo.build.find_remedy`."""
-        from raudo.build import find_remedy
+    @cached_property
+    def _calibrations(self) -> Calibrations:
+        from raudo.build import Calibrations
 
-        return find_remedy(*arguments)
+        return Calibrations()
+
+    def find_remedy(
+        self,
+        plan: Plan,
+        info: ModelInfo,
+        onnx: Path,
+        calibration: CalibrationSet,
+        seconds: float,
+    ) -> Remedy:
+        """Measure what makes a quantized engine lose less; see `sensitivity.find_remedy`.
+
+        Args:
+            plan: The quantized candidate.
+            info: What the model is.
+            onnx: The model's contract ONNX file.
+            calibration: Images to measure on; validation's are never looked at.
+            seconds: Most time to take.
+        """
+        from raudo.build import prepared
+        from raudo.measuring.sensitivity import MOST_IMAGES, Laboratory, find_remedy
+
+        images = prepared(calibration.some(MOST_IMAGES), info.spec)
+        return find_remedy(Laboratory.of(plan, info.spec, onnx), images, seconds)
 
     def open(self, engine: Path, threads: int, streams: int, batch: int, trust: bool) -> Opened:
         """Load an engine file, closing the one before; times it up to its first result."""

@@ -36,7 +36,7 @@ class SelfQuantizing(Protocol):
 
         Args:
             calibration: Prepared images, each uint8 [1, height, width, 3].
-            settings: How to quantize; `keep` are some of `layers`, `ranges` one of `methods`.
+            settings: How to quantize; `ranges` is one of `methods`.
         """
 
     def restore(self, layers: Collection[str]) -> Any:
@@ -51,7 +51,6 @@ class QuantizationSettings:
     """How to quantize.
 
     Attributes:
-        keep: Layers (of `Pass.layers`) that keep their precision, besides those that predict.
         ranges: Where the range of an activation comes from: `mean` of the images' extremes, or
             `quantile`, the mean of their quantiles at 0.01 % and 99.99 %, which cuts outliers off.
         images: Most calibration images to use; None uses all.
@@ -60,7 +59,6 @@ class QuantizationSettings:
             a step at zero and as many below as above, all that some runtimes have kernels for.
     """
 
-    keep: tuple[str, ...] = ()
     ranges: Ranges = "mean"
     images: int | None = None
     correct_bias: bool = True
@@ -116,9 +114,9 @@ class Pass(ABC):
         return RANGES
 
     def layers(self, graph: Any) -> tuple[str, ...]:
-        """Return the layers that `apply` would quantize and that can be kept from it, in order.
+        """Return the layers that `apply` quantizes and that `restore` takes, in order.
 
-        Without any, `QuantizationSettings.keep` and `restore` are of no use for this graph.
+        Without any, `restore` is of no use for this graph.
         """
         del graph
         return ()
@@ -126,7 +124,7 @@ class Pass(ABC):
     def restore(self, graph: Any, exact: Any, layers: Collection[str]) -> Any:
         """Return a copy of a quantized graph, in which layers have their precision back.
 
-        It is nearly what `apply` makes when it is told to keep them, without calibrating again.
+        What was calibrated serves every choice of layers.
 
         Args:
             graph: What `apply` returned.

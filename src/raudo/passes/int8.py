@@ -51,14 +51,13 @@ class Int8(Pass):
         import nncf
 
         nncf.set_log_level(logging.ERROR)  # it tells of every node that it leaves alone
-        kept = {*_prediction_nodes(graph), *settings.keep}
         quantized = nncf.quantize(
             graph,
             nncf.Dataset(images, _feed(graph)),
             preset=nncf.QuantizationPreset(PRESETS[settings.grid]),
             subset_size=len(images),
             # Casts that change nothing are gone before the names are looked up.
-            ignored_scope=nncf.IgnoredScope(names=sorted(kept), validate=False),
+            ignored_scope=nncf.IgnoredScope(names=sorted(_prediction_nodes(graph)), validate=False),
             advanced_parameters=_advanced(settings),
         )
         if settings.grid == "symmetric" and _is_onnx(quantized):

@@ -1,1 +1,1 @@
-"""The search for engines that detect as well: input rectangles, and layers to keep from INT8."""
+"""The search for engines that detect as well: input rectangles, and mending INT8."""

@@ -13,24 +13,23 @@ from typing import TYPE_CHECKING
 
 from raudo import discover, plan
 from raudo.accuracy.scoring import Scorer
-from raudo.build import ModelFile, combine, record_audit, remove_drafts
+from raudo.build import record_audit
 from raudo.errors import OutputError, RaudoError, WorkerError
 from raudo.images import read_size
 from raudo.measuring.evaluate import Evaluation, evaluate, load_detections, save_detections
+from raudo.measuring.sensitivity import keep_lists
 from raudo.records import Candidate, Record
 from raudo.search import shapes
-from raudo.search.sensitivity import keep_lists
+from raudo.search.making import Maker
 from raudo.validate import similarity
-from raudo.workspace import engine_files, manifest_path, read_artifact
+from raudo.workspace import read_artifact
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from raudo.build import ModelInfo
     from raudo.job import Job
     from raudo.plan import Plan
-    from raudo.search.sensitivity import Remedy
     from raudo.search.shapes import Size
 
 QUICK_IMAGES = 24
@@ -38,6 +37,8 @@ QUICK_MARGIN = 5.0
 """A few images drop a candidate whose similarity is this many points below the gate."""
 CLEARLY_SLOWER = 1.5
 """An engine that took this many times as long to validate as another is not the choice."""
+WORTH_MENDING = 1.25
+"""A quantized engine is not mended unless it is this many times as fast as one that passes."""
 QUICK_SECONDS = 20.0
 """Validating in less time than this is done whole at once."""
 
@@ -46,6 +47,13 @@ class Validated(Record):
     """How long it took to run one engine over all images, without its start."""
 
     seconds: float
+
+
+class Tried(Record):
+    """How many seconds it took to make an engine, and to check how well it detects."""
+
+    making: float
+    checking: float
 
 
 class Search:
@@ -60,6 +68,8 @@ class Search:
         self._sizes: list[Size | None] = [None]
         self._mixed: tuple[Size, ...] = ()
         self._seconds: dict[str, float] = {}
+        self._tried: dict[str, Tried] = {}
+        self._maker = Maker(job)
         self._scorer: Scorer | None = None
         self._baseline: Evaluation | None = None
 
@@ -69,6 +79,10 @@ class Search:
         Raises:
             WorkerError: The baseline does not run.
         """
+        with self._maker:
+            self._explore()
+
+    def _explore(self) -> None:
         job = self._job
         self._establish_baseline()
         bases = [p for p in job.plans if p in job.baselines.values()]
@@ -171,54 +185,75 @@ class Search:
         self._recover(replace(chosen, size=self._sizes[0]))
 
     def _recover(self, chosen: Plan) -> None:
-        """Mend a quantized engine that detects worse: another calibration, layers given back."""
-        job, calibration = self._job, self._job.inputs.calibration
-        start, name = time.monotonic(), chosen.name
+        """Mend a quantized engine that detects worse: another calibration, layers given back.
+
+        Nothing is begun that would not end within the budget, going by what it took before.
+        """
+        job, name, start = self._job, chosen.name, time.monotonic()
         seconds = min(job.settings.recovery_budget, job.seconds_left / 2)
         quantized = plan.pass_for(chosen.precision) is not None
-        if not quantized or calibration is None or name not in self._seconds or seconds <= 0:
+        if not quantized or job.inputs.calibration is None or seconds <= 0:
             return
-        if rival := self._faster(name):
-            job.update(name, remedy=f"not mended: {rival} passes and is faster")
-            job.note(f"recover {name}", "SKIPPED", f"{rival} passes and is faster", start)
+        if (before := self._tried.get(name)) is None:
             return
-        job.listener.step(f"Looking for what {name} loses by", None)
-        onnx = job.run.engines / f"model{chosen.size_suffix}.onnx"
-        _, info = self._at_size(chosen)
-        try:
-            with job.worker(f"ranking the layers of {name}") as worker:
-                remedy = worker.call("find_remedy", chosen, info, onnx, calibration, seconds / 2)
-        except RaudoError as error:
-            job.note(f"rank {name}", "FAILED", error.message, start)
+        if rival := self._rival(name):
+            job.update(name, remedy=f"not mended: {rival} passes and is as fast or nearly so")
+            job.note(f"recover {name}", "SKIPPED", f"{rival} passes", start)
             return
-        job.note(f"rank {name}", "OK", remedy.title, start)
-        job.update(name, remedy=remedy.title)
-        for mended in _attempts(chosen, remedy):
-            if time.monotonic() - start > seconds:
+        needed = 2 * before.making + before.checking  # to measure takes about as long as to make
+        if needed > seconds:
+            reason = f"it would take {needed:.0f} s at least, its budget is {seconds:.0f} s"
+            job.update(name, remedy=f"not mended: {reason}")
+            job.note(f"recover {name}", "SKIPPED", reason, start)
+            return
+        attempts = self._attempts(chosen, seconds / 2)
+        expected = before.checking
+        if attempts and (attempts[0].ranges, attempts[0].images) != (chosen.ranges, chosen.images):
+            expected += before.making
+        for mended in attempts:
+            if time.monotonic() - start + expected > seconds:
                 job.note(f"recover {name}", "SKIPPED", "its time budget was spent", start)
                 return
+            begun = time.monotonic()
             if self._try(mended):
                 return
+            expected = time.monotonic() - begun
 
-    def _faster(self, name: str) -> str | None:
-        """Name an engine for the same target that passes and took less time to validate.
+    def _attempts(self, chosen: Plan, seconds: float) -> list[Plan]:
+        """Measure what may mend an engine; return the plans to try, the cheapest first."""
+        job, name, start = self._job, chosen.name, time.monotonic()
+        job.listener.step(f"Looking for what {name} loses by", None)
+        try:
+            remedy = self._maker.find_remedy(chosen, seconds)
+        except RaudoError as error:
+            job.note(f"rank {name}", "FAILED", error.message, start)
+            return []
+        job.note(f"rank {name}", "OK", remedy.title, start)
+        job.update(name, remedy=remedy.title)
+        mended = replace(chosen, ranges=remedy.ranges, images=remedy.images)
+        kept = [replace(mended, keep=keep) for keep in keep_lists(remedy.blocks)]
+        return kept if mended == chosen else [mended, *kept]
 
-        One that gives layers back only gets slower.
+    def _rival(self, name: str) -> str | None:
+        """Name an engine for the same target that passes, and that a mended one would not beat.
+
+        One that gives layers back only gets slower, and what is left must be worth the time.
         """
         job, targets = self._job, set(self._job.candidates[name].targets)
         rivals = (
             n
             for n, seconds in self._seconds.items()
-            if seconds < self._seconds[name] and targets & set(job.candidates[n].targets)
+            if seconds < WORTH_MENDING * self._seconds[name]
+            and targets & set(job.candidates[n].targets)
         )
         return next((n for n in rivals if job.detects_as_well(n)), None)
 
     def _try(self, chosen: Plan) -> bool:
         """Make and validate one candidate; tells whether it detects as well as the baseline."""
-        job = self._job
+        job, name, begun = self._job, chosen.name, time.monotonic()
         if not self._make(chosen):
             return False
-        start, name = time.monotonic(), chosen.name
+        start = time.monotonic()
         try:
             if self._dropped_early(chosen):
                 return False
@@ -230,6 +265,9 @@ class Search:
             return False
         job.note(f"validate {name}", "OK", "", start)
         self._score(name, evaluation)
+        tried = Tried(making=start - begun, checking=time.monotonic() - start)
+        self._tried[name] = job.run.recall(f"tried-{name}", Tried) or tried
+        job.run.save(f"tried-{name}", self._tried[name])
         return job.detects_as_well(name)
 
     def _make(self, chosen: Plan) -> bool:
@@ -253,7 +291,7 @@ class Search:
             return False
         job.listener.step(f"Making {name}")
         try:
-            self._build(chosen)
+            self._maker.make(chosen)
         except OutputError:  # no fault of the engine: the run goes on once there is room
             raise
         except RaudoError as error:
@@ -262,48 +300,6 @@ class Search:
         job.note(f"build {name}", "OK", "", start)
         job.listener.finished(name, "OK", "")
         return True
-
-    def _build(self, chosen: Plan) -> None:
-        job = self._job
-        name = chosen.name
-        engine = chosen.engine_file(job.run.engines)
-        backend = discover.backend(chosen.backend)
-        parts = [part.engine_file(job.run.engines) for part in chosen.parts]
-        if job.run.recall(f"built-{name}", Candidate) is None:
-            for part, path in zip(chosen.parts, parts, strict=True):
-                if path == engine or not manifest_path(path).is_file():
-                    self._build_part(part, path)
-            if len(parts) > 1:
-                combine(name, parts, engine)
-        files = [f for e in {engine, *parts[1:]} for f in engine_files(e, backend.companions)]
-        row = job.update(
-            name,
-            file=engine.relative_to(job.run.folder).as_posix(),
-            size_bytes=sum(f.stat().st_size for f in files),
-        )
-        job.run.save(f"built-{name}", row)
-
-    def _build_part(self, chosen: Plan, engine: Path) -> None:
-        """Build an engine of one input size."""
-        job = self._job
-        file, info = self._at_size(chosen)
-        onnx = job.run.engines / f"model{chosen.size_suffix}.onnx"
-        try:
-            with job.worker(f"building {chosen.name}") as worker:
-                if discover.backend(chosen.backend).made_from == "onnx" and not onnx.is_file():
-                    worker.call("write_onnx", file, onnx)
-                worker.call("build", chosen, file, info, onnx, engine, job.inputs.calibration)
-        finally:
-            remove_drafts(engine.parent)
-
-    def _at_size(self, chosen: Plan) -> tuple[ModelFile, ModelInfo]:
-        """Return the model's file and info at the size of a plan."""
-        inputs = self._job.inputs
-        if chosen.size is None:
-            return inputs.file, inputs.info
-        height, width = chosen.size
-        spec = inputs.info.spec.model_copy(update={"height": height, "width": width})
-        return replace(inputs.file, size=chosen.size), replace(inputs.info, spec=spec)
 
     def _dropped_early(self, chosen: Plan) -> bool:
         """Drop a candidate on a few images, where all of them would take long."""
@@ -367,10 +363,3 @@ class Search:
             map50_95=accuracy.map50_95 if accuracy else None,
             map50_loss_percent=accuracy.map50_loss_percent if accuracy else None,
         )
-
-
-def _attempts(chosen: Plan, remedy: Remedy) -> list[Plan]:
-    """Return the plans that a remedy proposes, the cheapest first."""
-    mended = replace(chosen, ranges=remedy.ranges, images=remedy.images)
-    kept = [replace(mended, keep=keep) for keep in keep_lists(remedy.blocks)]
-    return kept if mended == chosen else [mended, *kept]

