@@ -51,7 +51,8 @@ def of_shape(shape: Any, pixels: bytes = bytes(BYTES)) -> bytes:
 def of_bytes(data: bytes, shape: Any = (1,)) -> bytes:
     """An inference request of encoded images, each with its length before it."""
     sized = {"binary_data_size": len(data)}
-    return infer({"inputs": [tensor(datatype="BYTES", shape=shape, parameters=sized)]}, data)
+    given = tensor(name="encoded", datatype="BYTES", shape=shape, parameters=sized)
+    return infer({"inputs": [given]}, data)
 
 
 def with_data(data: Any, **changes: Any) -> bytes:
@@ -122,7 +123,9 @@ def hostile_tensors() -> dict[str, bytes]:
         "words for numbers": with_data(["a"] * BYTES),
         "too few numbers": with_data([1, 2, 3]),
         "numbers in 50 lists": with_data(nested(50)),
-        "text for bytes": with_data(["not an image"], datatype="BYTES", shape=[1]),
+        "text for bytes": with_data(["no base64!"], name="encoded", datatype="BYTES", shape=[1]),
+        "text of no image": with_data(["AAAA"], name="encoded", datatype="BYTES", shape=[1]),
+        "numbers for bytes": with_data([1], name="encoded", datatype="BYTES", shape=[1]),
         "JSON 100,000 deep": asked_json("[" * 100_000 + "]" * 100_000),
         "JSON that ends early": asked_json('{"inputs": ['),
         "JSON with NaN": asked_json('{"inputs": NaN}'),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import socket
+import struct
 import sys
 import time
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import psutil
 import pytest
 
+from hostile_calls import call, hostile_calls, of_image
 from hostile_images import MEBIBYTE, encoded, hostile_images, odd_images
 from hostile_requests import (
     DETECT,
@@ -20,12 +22,13 @@ from hostile_requests import (
     hostile_paths,
     hostile_tensors,
     hostile_uploads,
+    of_bytes,
     request,
 )
-from serving import serving
+from serving import free_port, serving
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from serving import Server
 
@@ -59,9 +62,10 @@ def exchange(port: int, data: bytes, patience: float = 30) -> Answer:
 
 
 class Watched(NamedTuple):
-    """A service, and the memory that it had after some honest requests."""
+    """A service over HTTP and gRPC, and the memory that it had after some honest requests."""
 
     server: Server
+    grpc_port: int
     memory: int
 
     def growth(self) -> int:
@@ -70,10 +74,31 @@ class Watched(NamedTuple):
 
 @pytest.fixture(scope="module")
 def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
-    with serving(tmp_path_factory.mktemp("engines")) as server:
+    grpc_port = free_port()
+    folder = tmp_path_factory.mktemp("engines")
+    with serving(folder, "--grpc-port", str(grpc_port)) as server, calling(grpc_port) as infer:
         for _ in range(30):
             assert exchange(server.port, HONEST).status == 200
-        yield Watched(server, server.memory())
+            assert infer(call()) == "OK"
+        yield Watched(server, grpc_port, server.memory())
+
+
+@contextlib.contextmanager
+def calling(port: int) -> Iterator[Callable[[bytes], str]]:
+    """Yields what sends a message to ModelInfer, whatever it is, and returns the status' name."""
+    grpc = pytest.importorskip("grpc", reason="NO GRPC: it goes untested")
+    options = [("grpc.max_send_message_length", -1)]
+    with grpc.insecure_channel(f"127.0.0.1:{port}", options) as channel:
+        send = channel.unary_unary("/inference.GRPCInferenceService/ModelInfer")
+
+        def infer(message: bytes) -> str:
+            try:
+                send(message, timeout=60, wait_for_ready=True)
+            except grpc.RpcError as error:
+                return str(error.code().name)
+            return "OK"
+
+        yield infer
 
 
 def explained(answer: Answer) -> bool:
@@ -97,7 +122,22 @@ def refused_otherwise(
 
 
 def images_as_requests(images: dict[str, bytes]) -> dict[str, bytes]:
-    return {name: request(DETECT, image) for name, image in images.items()}
+    """Each image to detect in, and as a BYTES tensor of the v2 protocol."""
+    detect = {name: request(DETECT, image) for name, image in images.items()}
+    infer = {
+        f"{name}, as BYTES": of_bytes(struct.pack("<I", len(image)) + image)
+        for name, image in images.items()
+    }
+    return detect | infer
+
+
+def called_otherwise(
+    watched: Watched, messages: dict[str, bytes], statuses: set[str]
+) -> dict[str, str]:
+    """The calls that were not answered as they should be, with their status."""
+    with calling(watched.grpc_port) as infer:
+        answers = {name: infer(message) for name, message in messages.items()}
+    return {name: status for name, status in answers.items() if status not in statuses}
 
 
 def still_well(watched: Watched) -> bool:
@@ -117,6 +157,20 @@ def test_files_that_are_no_images(watched: Watched) -> None:
 def test_odd_files(watched: Watched) -> None:
     requests = images_as_requests(odd_images())
     assert refused_otherwise(watched, requests, {200, 400, 413, 415}) == {}
+    assert still_well(watched)
+
+
+def test_files_in_calls(watched: Watched) -> None:
+    hostile = {name: of_image(image) for name, image in hostile_images().items()}
+    odd = {name: of_image(image) for name, image in odd_images().items()}
+    assert called_otherwise(watched, hostile, {"INVALID_ARGUMENT"}) == {}
+    assert called_otherwise(watched, odd, {"OK", "INVALID_ARGUMENT"}) == {}
+    assert still_well(watched)
+
+
+def test_calls_that_lie(watched: Watched) -> None:
+    refusals = {"INVALID_ARGUMENT", "NOT_FOUND", "RESOURCE_EXHAUSTED"}
+    assert called_otherwise(watched, hostile_calls(), refusals) == {}
     assert still_well(watched)
 
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from raudo.serve.core import Service
     from raudo.serve.records import Reply
 
-    Handler = Callable[[Any, Any], Awaitable[Any]]
+    Handler = Callable[[bytes, Any], Awaitable[Any]]
 
 DESCRIPTOR = Path(__file__).with_name("open_inference.binpb")
 PACKAGE, SERVICE = "inference", "GRPCInferenceService"
@@ -157,14 +157,31 @@ def _packed(tensor: Any) -> bytes:
     return values.astype(np.uint8).tobytes()
 
 
-def answering(handle: Callable[[Any], Awaitable[Any]]) -> Handler:
-    """Wrap a handler: what it raises becomes a status, with the error's code beside it."""
+def parse(kind: Any, data: bytes) -> Any:
+    """Return the message of that kind that some bytes are.
 
-    async def answer(request: Any, context: Any) -> Any:
+    Raises:
+        BadRequestError: They are none.
+    """
+    from google.protobuf.message import DecodeError
+
+    try:
+        return kind.FromString(data)
+    except DecodeError as error:
+        raise BadRequestError(f"this is no {kind.DESCRIPTOR.name}") from error
+
+
+def answering(kind: Any, handle: Callable[[Any], Awaitable[Any]]) -> Handler:
+    """Wrap a handler: what it raises becomes a status, with the error's code beside it.
+
+    It parses as well: whatever gRPC's own deserializer raises is a fault of the server to clients.
+    """
+
+    async def answer(data: bytes, context: Any) -> Any:
         import grpc
 
         try:
-            return await handle(request)
+            return await handle(parse(kind, data))
         except RaudoError as error:
             code = error.code if isinstance(error, ServeError) else "bad_request"
             message = error.message
@@ -199,8 +216,7 @@ async def listening(service: Service, host: str, port: int) -> AsyncIterator[int
     calls = [name.removesuffix("Request") for name in found if name.endswith("Request")]
     methods = {
         call: grpc.unary_unary_rpc_method_handler(
-            answering(getattr(handlers, snake(call))),
-            request_deserializer=found[f"{call}Request"].FromString,
+            answering(found[f"{call}Request"], getattr(handlers, snake(call))),
             response_serializer=found[f"{call}Response"].SerializeToString,
         )
         for call in calls
