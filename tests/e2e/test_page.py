@@ -37,6 +37,7 @@ DRAWN = """() => {
   const pixels = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height).data;
   return pixels.some((value) => value > 0);
 }"""
+TRACK = "document.getElementById('video').srcObject.getVideoTracks()[0]"
 
 
 @pytest.fixture(scope="module")
@@ -120,6 +121,14 @@ def test_a_camera_is_watched(page: Any) -> None:
     page.wait_for_selector("#took >> text=FPS")
     assert page.evaluate("document.getElementById('video').videoWidth > 0")
     assert page.locator("#found li").count() > 0
+    page.click("#camera-again >> text=Stop")
+    assert page.evaluate(f"{TRACK}.readyState") == "ended"
+    page.click("#camera-again >> text=Camera")
+    page.wait_for_selector("#camera-again >> text=Stop")
+    page.evaluate(f"{TRACK}.dispatchEvent(new Event('ended'))")  # somebody unplugs it
+    page.wait_for_selector("#problem >> text=the camera has gone")
+    page.click("#camera-again >> text=Camera")
+    page.wait_for_selector("#camera-again >> text=Stop")
     drop(page, IMAGE, "image/png")  # an image takes over from the camera
     page.wait_for_selector("#took >> text=ms")
     assert page.is_hidden("#video")

@@ -158,16 +158,24 @@ async function showImage(blob) {
   byId("stage").classList.remove("busy");
 }
 
+/** Let go of the camera; its last frame stays. */
 function stopCamera() {
   stream?.getTracks().forEach((track) => track.stop());
   stream = null;
+  byId("camera-again").textContent = "Camera";
+}
+
+/** Return the camera's stream, or throw an error that says why there is none. */
+async function askForCamera() {
+  if (!navigator.mediaDevices) throw new Error("browsers lend it to https:// and localhost only");
+  return navigator.mediaDevices.getUserMedia(CAMERA);
 }
 
 /** Detect in the frames of the camera, one after the other: the next goes when a reply is there. */
 async function startCamera() {
   stopCamera();
   try {
-    stream = await navigator.mediaDevices.getUserMedia(CAMERA);
+    stream = await askForCamera();
   } catch (error) {
     showProblem(new Error(`no camera: ${error.message}`));
     return;
@@ -178,6 +186,11 @@ async function startCamera() {
   size = [video.videoWidth, video.videoHeight];
   enter(video);
   const mine = stream;
+  mine.getVideoTracks()[0].addEventListener("ended", () => {
+    stopCamera();
+    showProblem(new Error("the camera has gone"));
+  });
+  byId("camera-again").textContent = "Stop";
   const frame = document.createElement("canvas");
   [frame.width, frame.height] = size;
   let pace = 0;
@@ -192,6 +205,7 @@ async function startCamera() {
       pace = pace ? 0.9 * pace + 0.1 / seconds : 1 / seconds;
       showReply(reply, pace, "Camera");
     } catch (error) {
+      if (stream !== mine) return;
       showProblem(error);
       await new Promise((done) => { setTimeout(done, 1000 * Math.max(0.5, error.retryAfter ?? 0)); });
     }
@@ -209,7 +223,8 @@ export function startStage() {
     else if (files.length) showProblem(new Error("that is no image"));
   };
   for (const id of ["choose", "another"]) byId(id).addEventListener("click", () => file.click());
-  for (const id of ["camera", "camera-again"]) byId(id).addEventListener("click", startCamera);
+  byId("camera").addEventListener("click", startCamera);
+  byId("camera-again").addEventListener("click", () => (stream ? stopCamera() : startCamera()));
   file.addEventListener("change", () => { take(file.files); file.value = ""; });
   document.addEventListener("dragover", (event) => { event.preventDefault(); stage.classList.add("over"); });
   document.addEventListener("dragleave", (event) => { if (!event.relatedTarget) stage.classList.remove("over"); });
