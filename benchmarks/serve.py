@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+import serve_cluster
 import serve_faults
 from raudo.detector import load
 from rows import Row, ratio_interval, show
@@ -160,7 +161,8 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5, help="rounds of each case of speed")
     parser.add_argument("--seconds", type=float, default=4.0, help="of each round")
     parser.add_argument("--overload-seconds", type=float, default=60.0)
-    cases = [*SPEED, *serve_faults.CASES]
+    faults = serve_faults.CASES | {"replica-kills": serve_cluster.replica_kills}
+    cases = [*SPEED, *faults]
     parser.add_argument("--case", action="append", choices=cases, help="default: all")
     options = parser.parse_args()
     rows: list[Row] = []
@@ -170,7 +172,7 @@ def main() -> None:
             if case in SPEED:
                 rows += SPEED[case](folder, options.rounds, options.seconds)
             else:
-                rows += serve_faults.CASES[case](folder, options.overload_seconds)
+                rows += faults[case](folder, options.overload_seconds)
     show(rows, options.json)
 
 

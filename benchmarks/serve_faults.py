@@ -110,12 +110,12 @@ def memory(folder: Path, _: float) -> list[Row]:
     return [allowed(case, GROWTH, growth, before_mib=before / 2**20)]
 
 
-async def _while_asked(
-    service: Program, connections: int, disturb: Callable[[], Awaitable[None]]
+async def while_asked(
+    service: Program, connections: int, disturb: Callable[[], Awaitable[None]], side: int = SIDE
 ) -> Answers:
     """Ask all the time while something is done to the service."""
     stop = asyncio.Event()
-    request = infer_request(service.path, SIDE)
+    request = infer_request(service.path, side)
     load = asyncio.create_task(until(stop, service.port, request, connections))
     await asyncio.sleep(1)
     await disturb()
@@ -136,7 +136,7 @@ def swaps(folder: Path, _: float) -> list[Row]:
             for number in range(SWAPS):
                 await asyncio.to_thread(service.swap, runs[(number + 1) % 2].name)
 
-        answers = asyncio.run(_while_asked(service, 8, disturb))
+        answers = asyncio.run(while_asked(service, 8, disturb))
     failed = len(answers.status) - answers.count(200, 201)
     case = f"failed requests in {SWAPS} swaps"
     return [allowed(case, 0, failed, requests=len(answers.status))]
@@ -152,7 +152,7 @@ def kills(folder: Path, _: float) -> list[Row]:
                 random.choice(service.workers()).kill()
                 await asyncio.sleep(2)
 
-        answers = asyncio.run(_while_asked(service, 8, disturb))
+        answers = asyncio.run(while_asked(service, 8, disturb))
     failed = len(answers.status) - answers.count(200, 201)
     case = f"failed requests in {KILLS} kills of a worker"
     return [allowed(case, KILLS, failed, requests=len(answers.status))]
@@ -168,7 +168,7 @@ def sigterm(folder: Path, _: float) -> list[Row]:
     lost = turned_down = answered = 0
     for _ in range(STOPS):
         with raudo(engine) as service:
-            answers = asyncio.run(_while_asked(service, 16, lambda: _terminate(service)))
+            answers = asyncio.run(while_asked(service, 16, lambda: _terminate(service)))
         lost += answers.count(BROKEN, BROKEN + 1)
         answered += answers.count(200, 201)
         turned_down += answers.count(503, 504) + answers.count(REFUSED, REFUSED + 1)

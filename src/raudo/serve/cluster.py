@@ -2,14 +2,16 @@
 
 HAProxy hands each request to a replica's own HTTP server, so what a client sees is what
 `create_app` answers, and the service's own queue is what turns requests down. Ray's limits lie
-above it, explicit, and are not reached first. A replica that dies takes hardly any request along:
-HAProxy asks another one, as long as the request fits into its buffer.
+above it, explicit, and are not reached first. A replica that dies takes no request along: HAProxy
+keeps each until its answer begins, and asks another replica. That is safe, for detecting changes
+nothing.
 """
 
 from __future__ import annotations
 
 import contextlib
 import signal
+import socket
 import threading
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -35,8 +37,8 @@ if TYPE_CHECKING:
     from raudo.serve.server import ServeSettings
 
 APPLICATION = "raudo"
-REPLAYED_BYTES = 2 << 20
-"""Largest request that is asked again when its replica dies: a 640x640 tensor is 1.2 MB."""
+BUFFER_BYTES = 21 << 20
+"""A whole request: the largest body and the largest head. What is not touched takes no memory."""
 
 HEADROOM = 64
 """Requests of a replica beside those that wait or run: health checks, metrics, rejections."""
@@ -44,16 +46,30 @@ HEADROOM = 64
 BURST = 1024
 """Requests that may arrive at once: until it looked at them, Ray counts them as queued."""
 
+RETRY_ON = "conn-failure empty-response\n    option http-buffer-request"
+"""Of a request that goes out before all of it has come in, HAProxy keeps nothing to ask again with.
+
+Ray writes this into HAProxy's defaults as it stands, so that a second directive can follow; there
+is no other way to give it one.
+"""
+
 ENVIRONMENT = {
     "RAY_SERVE_ENABLE_HA_PROXY": "1",
-    "RAY_SERVE_HAPROXY_RETRY_ON": "conn-failure empty-response",
+    "RAY_SERVE_HAPROXY_RETRY_ON": RETRY_ON,
     "RAY_SERVE_HAPROXY_RETRIES": "10",
-    "RAY_SERVE_HAPROXY_TUNE_BUFSIZE": str(REPLAYED_BYTES),
+    "RAY_SERVE_HAPROXY_TUNE_BUFSIZE": str(BUFFER_BYTES),
     "RAY_SERVE_HAPROXY_NBTHREAD": "2",
     "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "2",
     "RAY_SERVE_PROXY_MIN_DRAINING_PERIOD_S": "1",
 }
 """How Ray Serve is told. Each node of a cluster that runs already needs it before Ray starts."""
+
+PORTS = (
+    "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT",
+    "RAY_SERVE_HAPROXY_METRICS_PORT",
+    "RAY_SERVE_HAPROXY_STATS_PORT",
+)
+"""What Ray gives fixed ports, which a second service on the same machine would find taken."""
 
 
 class Replicas(Settings):
@@ -97,7 +113,8 @@ def deploy(settings: ServeSettings, replicas: Replicas) -> None:
     def build() -> Starlette:
         return application(settings, replicas.cpus)
 
-    with joined(ENVIRONMENT):
+    own = dict(zip(PORTS, map(str, free_ports(len(PORTS))), strict=True))
+    with joined(ENVIRONMENT | own):
         from ray import serve
 
         serve.start(http_options={"host": settings.host, "port": settings.port})
@@ -161,6 +178,15 @@ def options(settings: ServeSettings, replicas: Replicas, gpus: int) -> dict[str,
         "health_check_period_s": 2,
         "graceful_shutdown_timeout_s": limits.timeout + 5,
     }
+
+
+def free_ports(count: int) -> list[int]:
+    """Return ports of this machine that nobody listens on."""
+    with contextlib.ExitStack() as held:
+        probes = [held.enter_context(socket.socket()) for _ in range(count)]
+        for probe in probes:
+            probe.bind(("", 0))
+        return [probe.getsockname()[1] for probe in probes]
 
 
 def _run(serve: ModuleType, replica: Any, settings: ServeSettings) -> None:

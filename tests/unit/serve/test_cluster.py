@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from raudo.errors import UsageError
-from raudo.serve.cluster import Replicas, deploy
+from raudo.serve.cluster import Replicas, deploy, free_ports
 from raudo.serve.server import ServeSettings
 
 
@@ -20,3 +20,9 @@ def test_what_needs_one_service_is_refused_in_a_cluster(options: dict[str, Any])
     (name,) = options
     with pytest.raises(UsageError, match=f"without {name}: replicas know nothing of each other"):
         deploy(settings, Replicas())
+
+
+def test_services_on_one_machine_get_ports_of_their_own() -> None:
+    ports = free_ports(30)
+    assert len(set(ports)) == 30
+    assert min(ports) > 1023
