@@ -23,5 +23,5 @@ export function svg(tag, attributes = {}, ...children) {
 export function tell(value) {
   if (value === null || value === undefined || Number.isNaN(value)) return "–";
   const digits = Math.abs(value) >= 100 ? 0 : Math.abs(value) >= 10 ? 1 : 2;
-  return value.toLocaleString("en", { maximumFractionDigits: digits });
+  return value.toLocaleString("en", { maximumFractionDigits: digits, signDisplay: "negative" });
 }

@@ -40,26 +40,29 @@ function summary(experiment) {
   return [strong("Undecided"), ` after ${tell(requests)} requests: an interval still reaches over its limit.`];
 }
 
+function withUnit(figure, value, text = tell(value)) {
+  return `${text} ${figure.unit === "%" ? "%" : Math.abs(value) === 1 ? "point" : "points"}`;
+}
+
 function figureRow(figure) {
   const [title, meaning] = TITLES[figure.name] ?? [figure.name, ""];
   const tone = figure.verdict ? VERDICTS[figure.verdict][0] : "skipped";
   const row = make("div", `ab-figure ${tone}`);
-  const unit = figure.unit === "%" ? " %" : " points";
   const signed = (value) => (value > 0 ? "+" : "") + tell(value);
   const interval = figure.low === null || figure.high === null ? "not enough seen yet"
     : `${signed(figure.low)} to ${signed(figure.high)}`;
   const name = make("div", "ab-name", make("b", "", title), make("small", "", meaning));
   const value = make("div", "ab-value",
-    make("b", "", figure.value === null ? "–" : signed(figure.value) + unit), make("small", "", interval));
-  row.append(name, gauge(figure), value, guardText(figure, unit));
+    make("b", "", figure.value === null ? "–" : withUnit(figure, figure.value, signed(figure.value))), make("small", "", interval));
+  row.append(name, gauge(figure), value, guardText(figure));
   return row;
 }
 
-function guardText(figure, unit) {
+function guardText(figure) {
   if (!figure.verdict) return make("div", "ab-guard note", "watched, not guarded");
   const [tone, mark] = VERDICTS[figure.verdict];
   const told = figure.verdict === "INCONCLUSIVE" && figure.needed
-    ? `about ${tell(figure.needed)} requests settle it` : `limit ${tell(figure.limit)}${unit}`;
+    ? `about ${tell(figure.needed)} requests settle it` : `limit ${withUnit(figure, figure.limit)}`;
   return make("div", "ab-guard note", make("span", `pill ${tone}`, make("span", "mark", mark), figure.verdict), make("small", "", told));
 }
 
