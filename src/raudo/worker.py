@@ -186,8 +186,13 @@ class Worker:
             process.stdout.close()
 
 
-def serve(station: object) -> None:
-    """Answer requests from standard input until it closes, each by a method of the station."""
+def serve(station: object, *, traces: bool = True) -> None:
+    """Answer requests from standard input until it closes, each by a method of the station.
+
+    Args:
+        station: Whose methods are called.
+        traces: Whether an error that explains itself leaves its traceback too; any other does.
+    """
     # A Ctrl-C in the terminal reaches the whole group: the parent decides what it means.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     # Libraries print to standard output; keep the channel for ourselves.
@@ -202,7 +207,8 @@ def serve(station: object) -> None:
         try:
             reply = (True, method(*arguments))
         except RaudoError as error:
-            traceback.print_exc()
+            if traces:
+                traceback.print_exc()
             reply = (False, error)
         except Exception as error:
             traceback.print_exc()

@@ -107,6 +107,20 @@ def test_our_own_errors_travel_with_their_class_and_hint(tmp_path: Path) -> None
     assert "Traceback" in log.read_text()
 
 
+def test_our_own_errors_leave_no_trace_where_none_is_wanted(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(worker, "PROGRAM", ROUGH.replace("Rough())", "Rough(), traces=False)"))
+    log = tmp_path / "log"
+    with Worker("the engine", log=log) as one:
+        with pytest.raises(DataError):
+            one.call("refuse")
+        assert log.read_text() == ""
+        with pytest.raises(WorkerError):
+            one.call("fail")
+    assert "in fail" in log.read_text()
+
+
 @pytest.mark.usefixtures("rough")
 def test_what_libraries_print_goes_to_the_log(tmp_path: Path) -> None:
     log = tmp_path / "log"

@@ -151,8 +151,9 @@ def open_engine(artifact: Artifact, resources: Resources) -> tuple[Detector, Fac
     except Exception as error:
         if resources.batch == 1:
             raise
-        log.warning("%s takes no batch of %d: %s", artifact.path, resources.batch, error)
+        refusal = error
     detector = open_artifact(artifact, replace(resources, batch=1))
+    log.warning("%s takes no batch of %d: %s", artifact.path, resources.batch, refusal)
     return detector, Facts(1, _try(detector.engine, 1))
 
 

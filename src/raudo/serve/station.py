@@ -88,4 +88,5 @@ def main(descriptor: int, arena: int) -> None:
     """Answer until the service closes the channel, or is gone."""
     # What ends the service reaches its whole group; it lets its engines finish first.
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    worker.serve(EngineStation(descriptor, arena))
+    # What an engine explains, the service logs itself.
+    worker.serve(EngineStation(descriptor, arena), traces=False)
