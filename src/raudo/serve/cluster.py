@@ -54,6 +54,7 @@ is no other way to give it one.
 """
 
 ENVIRONMENT = {
+    "RAY_worker_niceness": "0",
     "RAY_SERVE_ENABLE_HA_PROXY": "1",
     "RAY_SERVE_HAPROXY_RETRY_ON": RETRY_ON,
     "RAY_SERVE_HAPROXY_RETRIES": "10",
