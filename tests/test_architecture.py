@@ -232,6 +232,21 @@ def test_no_import_goes_round_in_circles() -> None:
     assert {"raudo.records", "raudo.errors"} <= set(order)
 
 
+def test_folders_point_one_way() -> None:
+    """What a folder's `base.py` says of its plug-ins may be known by all."""
+
+    def folder(module: str) -> str | None:
+        parts = module.split(".")
+        return parts[1] if len(parts) > 2 and parts[-1] != "base" else None
+
+    graph: dict[str, set[str]] = {}
+    for module, imported in import_graph().items():
+        if own := folder(module):
+            graph.setdefault(own, set()).update({f for m in imported if (f := folder(m))} - {own})
+    order = list(graphlib.TopologicalSorter(graph).static_order())
+    assert set(discover.FOLDERS) <= set(order)
+
+
 @pytest.mark.parametrize("module", ["raudo.records", "raudo.errors"])
 def test_the_foundations_import_nothing_of_raudo(module: str) -> None:
     assert import_graph()[module] == set()

@@ -12,10 +12,16 @@ import re
 from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 
-from raudo.datasets.base import Dataset, DatasetFormat, LabelledImage
+from raudo.datasets.base import (
+    Dataset,
+    DatasetFormat,
+    Label,
+    LabelledImage,
+    labelled_image,
+    refuse_empty,
+)
 from raudo.errors import DataError
 from raudo.images import read_size
-from raudo.inputs.labels import Label, labelled_image, refuse_empty
 
 if TYPE_CHECKING:
     from pathlib import Path

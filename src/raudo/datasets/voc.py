@@ -10,10 +10,17 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 from xml.etree import ElementTree
 
-from raudo.datasets.base import Dataset, DatasetFormat, LabelledImage
+from raudo.datasets.base import (
+    Dataset,
+    DatasetFormat,
+    Label,
+    LabelledImage,
+    labelled_image,
+    refuse_duplicates,
+    refuse_empty,
+)
 from raudo.errors import DataError
 from raudo.images import IMAGE_SUFFIXES, read_size
-from raudo.inputs.labels import Label, labelled_image, refuse_duplicates, refuse_empty
 
 if TYPE_CHECKING:
     from pathlib import Path

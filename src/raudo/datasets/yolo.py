@@ -12,10 +12,17 @@ from typing import Any
 
 import yaml
 
-from raudo.datasets.base import Dataset, DatasetFormat, LabelledImage
+from raudo.datasets.base import (
+    Dataset,
+    DatasetFormat,
+    Label,
+    LabelledImage,
+    labelled_image,
+    refuse_duplicates,
+    refuse_empty,
+)
 from raudo.errors import DataError
 from raudo.images import IMAGE_SUFFIXES, read_size
-from raudo.inputs.labels import Label, labelled_image, refuse_duplicates, refuse_empty
 
 _FILES = ("data.yaml", "data.yml", "dataset.yaml", "dataset.yml")
 _SPLITS = ("train", "val", "test")
