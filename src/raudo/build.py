@@ -17,10 +17,17 @@ from raudo.machine import versions
 from raudo.passes.base import QuantizationSettings
 from raudo.plan import pass_for
 from raudo.records import Artifact, Manifest
-from raudo.workspace import engine_files, read_artifact, replacing, sha256, write_manifest
+from raudo.workspace import (
+    engine_files,
+    manifest_path,
+    read_artifact,
+    replacing,
+    sha256,
+    write_manifest,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     import numpy as np
     from numpy.typing import NDArray
@@ -169,47 +176,65 @@ def _whole(
     calibration: CalibrationSet | None,
     make: Callable[[Path], Made],
 ) -> Artifact:
-    """Let an engine file be made, put it in its place whole or not at all, and describe it."""
-    backend, quantizer = discover.backend(plan.backend), pass_for(plan.precision)
+    """Let an engine file be made, describe it, and put both in their place, or neither."""
+    backend = discover.backend(plan.backend)
     backend.require()
     try:
         engine.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=engine.parent, prefix=_drafts(os.getppid())) as folder:
             draft = Path(folder) / engine.name
             made = make(draft)
-            for part in reversed(engine_files(draft, backend.companions)):
-                part.replace(engine.with_name(part.name))
+            manifest = _manifest(plan, file, info, calibration, made)
+            hashes = {f.name: sha256(f) for f in engine_files(draft, backend.companions)}
+            manifest = manifest.model_copy(update={"files_sha256": hashes})
+            write_manifest(Artifact(draft, manifest))
+            move_engine(draft, engine, backend.companions)
     except OSError as error:
         raise OutputError(
             f"cannot write {engine}: {error.strerror or error}",
             hint="choose another folder with --output, or make room there",
         ) from error
-    files = engine_files(engine, backend.companions)
-    calibrates = quantizer is not None and quantizer.needs_calibration
-    artifact = Artifact(
-        engine,
-        Manifest(
-            name=plan.name,
-            backend=plan.backend,
-            precision=plan.precision,
-            device=plan.variant.device,
-            options=dict(plan.variant.options),
-            spec=info.spec,
-            source=file.path.name,
-            source_sha256=info.sha256,
-            files_sha256={f.name: sha256(f) for f in files},
-            calibration=calibration.some(plan.images).record
-            if calibration and calibrates
-            else None,
-            ranges=plan.ranges,
-            kept_layers=plan.keep,
-            audit=made.audit,
-            machine=dict(made.machine),
-            versions=versions("raudo", *backend.modules, *(quantizer.modules if quantizer else ())),
-        ),
+    return Artifact(engine, manifest)
+
+
+def _manifest(
+    plan: Plan, file: ModelFile, info: ModelInfo, calibration: CalibrationSet | None, made: Made
+) -> Manifest:
+    """Describe an engine, but for its files."""
+    backend, quantizer = discover.backend(plan.backend), pass_for(plan.precision)
+    calibrates = calibration is not None and quantizer is not None and quantizer.needs_calibration
+    return Manifest(
+        name=plan.name,
+        backend=plan.backend,
+        precision=plan.precision,
+        device=plan.variant.device,
+        options=dict(plan.variant.options),
+        spec=info.spec,
+        source=file.path.name,
+        source_sha256=info.sha256,
+        files_sha256={},
+        calibration=calibration.some(plan.images).record if calibration and calibrates else None,
+        ranges=plan.ranges,
+        kept_layers=plan.keep,
+        audit=made.audit,
+        machine=dict(made.machine),
+        versions=versions("raudo", *backend.modules, *(quantizer.modules if quantizer else ())),
     )
-    write_manifest(artifact)
-    return artifact
+
+
+def move_engine(draft: Path, engine: Path, companions: Iterable[str]) -> None:
+    """Put an engine file, what belongs to it and its manifest in the place of another's.
+
+    Args:
+        draft: The engine file, in another folder of the same disk, under the same name.
+        engine: Where it will lie.
+        companions: Suffixes of the files that belong to it.
+
+    Raises:
+        OSError: That folder cannot be written.
+    """
+    for file in (*reversed(engine_files(draft, companions)), manifest_path(draft)):
+        file.replace(engine.with_name(file.name))
 
 
 def _drafts(owner: int) -> str:

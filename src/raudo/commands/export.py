@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from pydantic import Field
 
 from raudo import discover
-from raudo.build import ModelFile, ModelInfo, record_audit, remove_drafts
+from raudo.build import ModelFile, ModelInfo, move_engine, record_audit
 from raudo.errors import OutputError, RaudoError, UsageError
 from raudo.inputs import data
 from raudo.inputs.gathering import inspect
@@ -18,7 +18,7 @@ from raudo.machine import available_threads, describe
 from raudo.plan import Plan, obstacle
 from raudo.records import PRECISIONS, Record, Status
 from raudo.worker import Worker
-from raudo.workspace import engine_files, manifest_path, read_artifact, unmade
+from raudo.workspace import unmade
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -213,10 +213,14 @@ def _make_folder(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=folder).close()
     except OSError as error:
-        raise OutputError(
-            f"cannot write into {folder}: {error.strerror or error}",
-            hint="choose another folder with --output",
-        ) from error
+        raise _unwritable(folder, error) from error
+
+
+def _unwritable(folder: Path, error: OSError) -> OutputError:
+    return OutputError(
+        f"cannot write into {folder}: {error.strerror or error}",
+        hint="choose another folder with --output, or make room there",
+    )
 
 
 def _export_one(
@@ -227,35 +231,24 @@ def _export_one(
     calibration: CalibrationSet | None,
 ) -> Exported:
     path = request.path or engine_path(request.output, request.file.path.stem, plan)
-    built = False
+    companions = discover.backend(plan.backend).companions
     try:
-        with Worker(plan.name, timeout=request.timeout) as worker:
-            arguments = (plan, request.file, info, onnx, path, calibration)
-            artifact: Artifact = worker.call("build", *arguments)
-            built = True
-            audit = artifact.manifest.audit
-            if audit is None:
-                opened = worker.call("open", path, available_threads(), 1, 1, request.file.trust)
-                audit = opened.audit
+        # Beside its place until it is known to be what was asked for: an engine from before stays.
+        with tempfile.TemporaryDirectory(dir=path.parent, prefix=".export-") as folder:
+            draft = Path(folder) / path.name
+            with Worker(plan.name, timeout=request.timeout) as worker:
+                arguments = (plan, request.file, info, onnx, draft, calibration)
+                artifact: Artifact = worker.call("build", *arguments)
+                audit = artifact.manifest.audit
+                if audit is None:
+                    given = (available_threads(), 1, 1, request.file.trust)
+                    audit = worker.call("open", draft, *given).audit
             record_audit(artifact, audit)
-            if discover.backend(plan.backend).keeps_compiled:
-                worker.call("keep_compiled", path, request.file.trust)
+            move_engine(draft, path, companions)
+    except OutputError:  # no other engine could be written either
+        raise
+    except OSError as error:
+        raise _unwritable(path.parent, error) from error
     except RaudoError as error:
-        if built or not _is_whole(path):  # an engine from before stays if no other took its place
-            for file in engine_files(path, discover.backend(plan.backend).companions):
-                file.unlink(missing_ok=True)
-            manifest_path(path).unlink(missing_ok=True)
-        if isinstance(error, OutputError):  # no other engine could be written either
-            raise
         return Exported(name=plan.name, status="FAILED", reason=error.message)
-    finally:
-        remove_drafts(path.parent)
     return Exported(name=plan.name, status="OK", path=path)
-
-
-def _is_whole(engine: Path) -> bool:
-    try:
-        read_artifact(engine)
-    except RaudoError:
-        return False
-    return True
