@@ -50,7 +50,8 @@ class Commands(Light, TyperGroup):
             typer.echo(f"error: {error.message}\nhint: {error.hint}", err=True)
             raise typer.Exit(error.exit_code) from error
         except KeyboardInterrupt as error:
-            typer.echo("interrupted; 'raudo optimize --resume' goes on with a run", err=True)
+            way_on = f"\nhint: {error}" if error.args else ""
+            typer.echo(f"interrupted{way_on}", err=True)
             raise typer.Exit(EXIT_INTERRUPTED) from error
 
 

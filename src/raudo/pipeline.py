@@ -7,13 +7,14 @@ folder, so that an interrupted run goes on where it stopped.
 from __future__ import annotations
 
 import re
+import shlex
 import time
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING
 
 from raudo import benchmark, discover, plan, reporting
 from raudo.benchmark import Timed, TimingPlan
-from raudo.config import dump_settings
+from raudo.config import OptimizeSettings, dump_settings
 from raudo.decide import decide
 from raudo.errors import RaudoError, UsageError, WorkerError
 from raudo.inputs.gathering import Identity, gather
@@ -29,7 +30,6 @@ from raudo.workspace import Run, create_run, unmade, write_text
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from raudo.config import OptimizeSettings
     from raudo.records import Decision, Speedup, Target
 
 CLEARLY = 2.0
@@ -51,13 +51,25 @@ def optimize(
 
     Raises:
         RaudoError: The model or the data cannot be used, or the baseline does not run.
+        KeyboardInterrupt: With how the run goes on, once there is one.
     """
     start = time.monotonic()
     job = _begin(settings, listener or Listener(), resume)
-    Search(job).explore()
-    timed = _benchmark_all(job)
-    report = _conclude(job, timed, time.monotonic() - start)
+    try:
+        Search(job).explore()
+        timed = _benchmark_all(job)
+        report = _conclude(job, timed, time.monotonic() - start)
+    except KeyboardInterrupt as error:
+        raise KeyboardInterrupt(f"go on with it: {_command_to_resume(job)}") from error
     return report, job.run
+
+
+def _command_to_resume(job: Job) -> str:
+    usual = job.settings.output == OptimizeSettings.model_fields["output"].get_default(
+        call_default_factory=True
+    )
+    where = "" if usual else f" --output {shlex.quote(str(job.settings.output))}"
+    return f"raudo optimize --resume --name {job.run.folder.name}{where}"
 
 
 def _new_name(stem: str) -> str:

@@ -85,10 +85,20 @@ def test_ctrl_c_names_the_way_on(project: Project) -> None:
     project.faults.planned["evaluate", "null-same"] = KeyboardInterrupt()
     ended = optimized(project)
     assert ended.exit_code == 130
-    assert "optimize --resume" in ended.stderr
+    runs = project.folder / "runs"
+    way_on = f"raudo optimize --resume --name run --output {runs}"
+    assert ended.stderr.endswith(f"interrupted\nhint: go on with it: {way_on}\n")
     assert "Traceback" not in ended.output
     project.faults.planned.clear()
     assert resumed(project, *EASY).exit_code == 0
+
+
+def test_ctrl_c_before_there_is_a_run_names_none(project: Project) -> None:
+    project.faults.planned["inspect", "model.pt"] = KeyboardInterrupt()
+    ended = optimized(project)
+    assert ended.exit_code == 130
+    assert ended.stderr.endswith("interrupted\n")
+    assert not (project.folder / "runs").exists()
 
 
 def test_a_run_that_cannot_go_on_is_a_line_a_hint_and_exit_code_2(project: Project) -> None:

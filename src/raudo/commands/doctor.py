@@ -118,7 +118,11 @@ def _owners() -> Mapping[str, list[str]]:
 
 
 def _extra(name: str, extra: str) -> Check:
-    wanted = requirements(extra)
+    try:
+        wanted = requirements(extra)
+    except metadata.PackageNotFoundError:
+        found = "unknown: raudo can be imported, but is not installed"
+        return Check(name=name, status="note", found=found, hint=f"pip install 'raudo[{extra}]'")
     installed = machine.versions(*wanted)
     if missing := tuple(sorted(wanted - installed.keys())):
         return _not_installed(name, missing, extra)
@@ -126,7 +130,11 @@ def _extra(name: str, extra: str) -> Check:
 
 
 def requirements(extra: str) -> frozenset[str]:
-    """Return the distributions that an extra of raudo brings, those of nested extras included."""
+    """Return the distributions that an extra of raudo brings, those of nested extras included.
+
+    Raises:
+        PackageNotFoundError: raudo is on the path, but was not installed.
+    """
     declared = [REQUIREMENT.match(line) for line in metadata.requires("raudo") or ()]
     found: set[str] = set()
     for match in declared:

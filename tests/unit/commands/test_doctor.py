@@ -203,6 +203,19 @@ def test_the_check_leaves_nothing_behind(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_on_the_path_but_not_installed_is_told(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def unknown(name: str) -> None:
+        raise doctor.metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(doctor.metadata, "requires", unknown)
+    found = check(doctor.diagnose(tmp_path), "HTML report")
+    assert found.status == "note"
+    assert "is not installed" in found.found
+    assert "pip install" in found.hint
+
+
 def test_requirements_follow_nested_extras() -> None:
     assert doctor.requirements("torch") == {"torch", "onnx"}
     assert doctor.requirements("ultralytics") == {"torch", "onnx", "ultralytics", "torchvision"}
