@@ -46,17 +46,22 @@ HEADROOM = 64
 BURST = 1024
 """Requests that may arrive at once: until it looked at them, Ray counts them as queued."""
 
-RETRY_ON = "conn-failure empty-response\n    option http-buffer-request"
-"""Of a request that goes out before all of it has come in, HAProxy keeps nothing to ask again with.
+DIRECTIVES = (
+    "conn-failure empty-response",
+    "option http-buffer-request",
+    "timeout http-request 30s",
+)
+"""For HAProxy's defaults: when to ask again, only with whole requests, which have to come in time.
 
-Ray writes this into HAProxy's defaults as it stands, so that a second directive can follow; there
-is no other way to give it one.
+Of a request that goes out before all of it has come in, HAProxy keeps nothing to ask again with.
+Ray writes the first behind `retry-on` as it stands, so that more can follow; there is no other way
+to give HAProxy any.
 """
 
 ENVIRONMENT = {
     "RAY_worker_niceness": "0",
     "RAY_SERVE_ENABLE_HA_PROXY": "1",
-    "RAY_SERVE_HAPROXY_RETRY_ON": RETRY_ON,
+    "RAY_SERVE_HAPROXY_RETRY_ON": "\n    ".join(DIRECTIVES),
     "RAY_SERVE_HAPROXY_RETRIES": "10",
     "RAY_SERVE_HAPROXY_TUNE_BUFSIZE": str(BUFFER_BYTES),
     "RAY_SERVE_HAPROXY_NBTHREAD": "2",
