@@ -10,6 +10,7 @@ nothing.
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import socket
 import threading
@@ -24,6 +25,7 @@ from raudo.serve.arena import Arena
 from raudo.serve.core import Service
 from raudo.serve.process import ProcessOpener
 from raudo.serve.rest import create_app
+from raudo.serve.server import listening
 from raudo.serve.telemetry import Telemetry
 from raudo.serve.versions import Source, load_best
 from raudo.workspace import read_artifact
@@ -104,7 +106,8 @@ def deploy(settings: ServeSettings, replicas: Replicas) -> None:
 
     Raises:
         MissingDependencyError: Ray Serve is not installed.
-        UsageError: The settings ask for what replicas cannot do, or Ray has no room for them.
+        UsageError: The settings ask for what replicas cannot do, Ray has no room for them, or the
+            port is taken.
         EngineError: There is nothing to serve.
     """
     single = ("ab", "shadow", "watch", "grpc_port")
@@ -119,11 +122,13 @@ def deploy(settings: ServeSettings, replicas: Replicas) -> None:
     def build() -> Starlette:
         return application(settings, replicas.cpus)
 
+    if "RAY_ADDRESS" not in os.environ:
+        with listening(settings.host, settings.port):
+            pass  # Ray would take half a minute to find that somebody else does
     own = dict(zip(PORTS, map(str, free_ports(len(PORTS))), strict=True))
     with joined(ENVIRONMENT | own):
         from ray import serve
 
-        serve.start(http_options={"host": settings.host, "port": settings.port})
         replica = serve.ingress(build)(_Replica)
         _run(serve, serve.deployment(replica, **options(settings, replicas, gpus)), settings)
         _wait_for_signal()
@@ -198,6 +203,7 @@ def free_ports(count: int) -> list[int]:
 def _run(serve: ModuleType, replica: Any, settings: ServeSettings) -> None:
     """Start the replicas and wait until they are there."""
     try:
+        serve.start(http_options={"host": settings.host, "port": settings.port})
         serve.run(replica.bind(), name=APPLICATION, route_prefix="/")
     except RuntimeError as error:
         raise UsageError(
