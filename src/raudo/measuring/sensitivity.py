@@ -4,12 +4,14 @@ First it looks for the calibration that harms least: by which method, and on how
 Then each block of neighbouring layers is quantized alone, and what that does to the detections in
 a few calibration images is its harm ("Quantizing deep convolutional networks for efficient
 inference", arXiv 1806.08342, and "HAWQ", arXiv 1905.03696, rank layers to mix precisions, too). Its
-price is the time that the runtime's own profile shows it to take longer when it is kept.
+price is the time that the runtime's own profile shows it to take longer when it is kept. The blocks
+that would be kept first are then divided into single layers, of which one often does most harm.
 """
 
 from __future__ import annotations
 
 import contextlib
+import itertools
 import tempfile
 import time
 from dataclasses import dataclass
@@ -26,7 +28,7 @@ from raudo.passes.base import QuantizationSettings
 from raudo.records import Artifact, Manifest, Ranges, Record
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -83,10 +85,13 @@ class Remedy(Record):
     Attributes:
         trials: Ways to calibrate, as they were tried.
         blocks: The most harm for its milliseconds first; () where no layer can be kept.
+        layers: Those of the blocks that would be kept first, each on its own, in the same order;
+            without those for which there was no time.
     """
 
     trials: tuple[Trial, ...] = ()
     blocks: tuple[Block, ...] = ()
+    layers: tuple[Block, ...] = ()
 
     @property
     def best(self) -> Trial | None:
@@ -109,7 +114,13 @@ class Remedy(Record):
     def title(self) -> str:
         """What was tried, in words."""
         told = ", ".join(f"{t.harm:.3f} by {t.ranges} of {t.images} images" for t in self.trials)
-        return f"calibrated: harm {told}; {len(self.blocks)} blocks of layers ranked"
+        ranked = f"{len(self.blocks)} blocks of layers ranked, and {len(self.layers)} layers"
+        return f"calibrated: harm {told}; {ranked}"
+
+    @property
+    def keep_lists(self) -> tuple[tuple[str, ...], ...]:
+        """Lists of layers to keep, the cheapest first: a few single ones, then whole blocks."""
+        return (*keep_lists(self.layers)[:1], *keep_lists(self.blocks))
 
 
 @dataclass(frozen=True)
@@ -233,14 +244,17 @@ def find_remedy(
     floor = harm_of_block(())  # of the additions and activations between the layers
     each = time.monotonic() - start
     affordable = int((deadline - time.monotonic()) / each)
-    measured = []
-    for block in _divide(layers, min(blocks, max(FEWEST_BLOCKS, affordable))):
-        if time.monotonic() + each > deadline:
-            break
-        harm = max(0.0, harm_of_block(block) - floor)
-        price = _price(block, slow, fast)
-        measured.append(Block(layers=block, harm=harm, milliseconds=price))
-    return Remedy(trials=trials, blocks=tuple(sorted(measured, key=_worth, reverse=True)))
+
+    def measured(parts: Iterable[tuple[str, ...]]) -> list[Block]:
+        found = []
+        for layers in itertools.takewhile(lambda _: time.monotonic() + each <= deadline, parts):
+            harm = max(0.0, harm_of_block(layers) - floor)
+            found.append(Block(layers=layers, harm=harm, milliseconds=_price(layers, slow, fast)))
+        return found
+
+    coarse = _ranked(measured(_divide(layers, min(blocks, max(FEWEST_BLOCKS, affordable)))))
+    single = measured((layer,) for layer in _kept_first(coarse))
+    return Remedy(trials=trials, blocks=coarse, layers=_ranked(single))
 
 
 def _calibrate(
@@ -280,8 +294,17 @@ def _calibrate(
     return tuple(trials), graphs[best]
 
 
-def _worth(block: Block) -> float:
-    return block.harm / max(block.milliseconds, LEAST_MS)
+def _ranked(blocks: Iterable[Block]) -> tuple[Block, ...]:
+    def worth(block: Block) -> float:
+        return block.harm / max(block.milliseconds, LEAST_MS)
+
+    return tuple(sorted(blocks, key=worth, reverse=True))
+
+
+def _kept_first(blocks: Sequence[Block]) -> tuple[str, ...]:
+    """Return the layers of the blocks that would be kept first, unless they are single already."""
+    first = next(iter(keep_lists(blocks)), ())
+    return first if any(len(block.layers) > 1 for block in blocks) else ()
 
 
 def _divide(layers: tuple[str, ...], blocks: int) -> list[tuple[str, ...]]:

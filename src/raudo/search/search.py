@@ -17,7 +17,6 @@ from raudo.build import record_audit
 from raudo.errors import OutputError, RaudoError, WorkerError
 from raudo.images import read_size
 from raudo.measuring.evaluate import Evaluation, evaluate, load_detections, save_detections
-from raudo.measuring.sensitivity import keep_lists
 from raudo.records import Candidate, Record
 from raudo.search import shapes
 from raudo.search.making import Maker
@@ -231,7 +230,7 @@ class Search:
         job.note(f"rank {name}", "OK", remedy.title, start)
         job.update(name, remedy=remedy.title)
         mended = replace(chosen, ranges=remedy.ranges, images=remedy.images)
-        kept = [replace(mended, keep=keep) for keep in keep_lists(remedy.blocks)]
+        kept = [replace(mended, keep=keep) for keep in remedy.keep_lists]
         return kept if mended == chosen else [mended, *kept]
 
     def _rival(self, name: str) -> str | None:

@@ -107,11 +107,17 @@ def test_the_most_harmful_layer_comes_first_at_its_price(tiny_spec: Spec, tmp_pa
     assert [round(block.harm, 4) for block in ranked[:3]] == [0.2, 0.1, 0.0]
     assert all(block.milliseconds == 1.0 for block in ranked)
     assert sorted(layer for block in ranked for layer in block.layers) == sorted(LAYERS)
+    assert remedy.layers == ()
 
 
-def test_fewer_blocks_hold_more_layers(tiny_spec: Spec, tmp_path: Path) -> None:
+def test_of_larger_blocks_the_layer_that_harms_is_kept_first(
+    tiny_spec: Spec, tmp_path: Path
+) -> None:
     remedy = find_remedy(laboratory(tiny_spec, tmp_path, Quantizer()), IMAGES, 60, blocks=4)
     assert [block.layers for block in remedy.blocks[:2]] == [("c", "d"), ("e", "f")]
+    assert [block.layers for block in remedy.layers] == [("c",), ("d",)]
+    assert [round(block.harm, 4) for block in remedy.layers] == [0.2, 0.0]
+    assert remedy.keep_lists == (("c",), ("c", "d"), ("c", "d", "e", "f"))
 
 
 def test_the_calibration_that_harms_less_is_taken(tiny_spec: Spec, tmp_path: Path) -> None:
