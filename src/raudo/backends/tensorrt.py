@@ -110,7 +110,11 @@ class TensorRt(Backend):
         """See `Backend.read_graph`."""
         import onnx
 
-        return onnx.load(str(path))
+        from raudo.graphs.peephole import shorten
+
+        graph = onnx.load(str(path))
+        shorten(graph)
+        return graph
 
     def make(self, graph: Any, path: Path, variant: Variant, gpus: tuple[str, ...] = ()) -> Made:
         """Build an engine; see `Backend.make`."""

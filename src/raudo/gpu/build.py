@@ -32,6 +32,10 @@ CONVERSIONS = frozenset({"IDENTITY", "CAST"})
 UNHELD = CONVERSIONS | {"CONSTANT", "SHAPE", "QUANTIZE", "DEQUANTIZE"}
 """Layers whose precision is what they are for, or none."""
 FLOATS = ("FLOAT", "HALF")
+SOURCES = ("EDGE_MASK_CONVOLUTIONS", "JIT_CONVOLUTIONS")
+"""Kernels that are considered beside the plainest: the library's own, without cuBLAS and cuDNN."""
+TIMINGS = 4
+"""Of each kernel: with one, noise chooses; there are tens of thousands of kernels to time."""
 
 
 class TimingCache:
@@ -148,8 +152,9 @@ class Build:
             config.clear_flag(flag.TF32)
         if self._toolkit.typed:
             return
-        config.set_tactic_sources(0)  # the kernels of its own, without cuBLAS and cuDNN
-        config.avg_timing_iterations = 1  # there are tens of thousands of timings
+        known = self._trt.TacticSource.__members__
+        config.set_tactic_sources(sum(1 << int(known[name]) for name in SOURCES if name in known))
+        config.avg_timing_iterations = TIMINGS
         for name in names:
             config.set_flag(getattr(flag, name))
         if "FP16" in names:
@@ -162,13 +167,14 @@ class Build:
         Kernels of another precision are not even timed then, which halves what a build does.
         """
         kinds, decoding = self._trt.DataType, self._decoding()
+        halves = self._variant.precision == "fp16"
         for layer in self._layers():
             if layer.type.name in UNHELD or layer.get_output(0).dtype.name not in FLOATS:
                 continue
             if layer.name not in decoding:
-                kind = kinds.HALF if self._variant.precision == "fp16" else None
+                kind = kinds.HALF if halves else None
             else:
-                kind = kinds.FLOAT if layer.type.name in ARITHMETIC else None
+                kind = kinds.FLOAT if halves or layer.type.name in ARITHMETIC else None
             if kind is not None:
                 layer.precision = kind
                 layer.set_output_type(0, kind)

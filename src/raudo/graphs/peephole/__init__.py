@@ -1,0 +1,91 @@
+"""Writes a few neighbouring nodes of an ONNX graph as fewer, which compute the same.
+
+A GPU takes some microseconds for every kernel, whatever it computes; so for a small network at a
+batch of one, how many there are is what counts.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from raudo.graphs.fold import fold
+from raudo.graphs.peephole import attention, convolutions, decoding, moves
+from raudo.graphs.peephole.view import Draft, View
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import onnx
+
+    from raudo.graphs.fold import Node
+
+RULES: tuple[Callable[[Node, View, Draft], bool], ...] = (
+    convolutions.run_twins_together,
+    convolutions.join_heads,
+    convolutions.widen_pool,
+    attention.project_apart,
+    attention.scale_projection,
+    decoding.divide_sums,
+    decoding.move_both_corners,
+    moves.pass_whole,
+    moves.transpose_once,
+    moves.keep_shape,
+)
+"""Each tells whether it applies to a node, and writes what takes its place; the first one does."""
+
+
+def shorten(model: onnx.ModelProto) -> None:
+    """Change a graph of the contract, wherever one of `RULES` applies."""
+    import onnx
+
+    if any(attribute.HasField("g") for node in model.graph.node for attribute in node.attribute):
+        return  # what the branches of a condition read is not looked at here
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    view = View(fold(copy))
+    drafts: dict[str, Draft] = {}
+    for node in view.graph.nodes:
+        draft = Draft(node.outputs[0])
+        if any(rule(node, view, draft) for rule in RULES):
+            drafts[node.outputs[0]] = draft
+    nodes: list[onnx.NodeProto] = []
+    for proto in model.graph.node:
+        changed = drafts.get(proto.output[0])
+        nodes += [proto] if changed is None else changed.nodes
+    _replace(model, nodes, [tensor for draft in drafts.values() for tensor in draft.constants])
+
+
+def _replace(
+    model: onnx.ModelProto, nodes: list[onnx.NodeProto], constants: list[onnx.TensorProto]
+) -> None:
+    """Give a graph other nodes, in the order of their computation, without those of no use."""
+    needed = {value.name for value in model.graph.output}
+    kept = []
+    for node in reversed(_ordered(nodes, model, constants)):
+        if needed.intersection(node.output):
+            kept.append(node)
+            needed.update(node.input)
+    weights = [t for t in (*model.graph.initializer, *constants) if t.name in needed]
+    for field in ("node", "initializer", "value_info"):
+        model.graph.ClearField(field)
+    model.graph.node.extend(reversed(kept))
+    model.graph.initializer.extend(weights)
+
+
+def _ordered(
+    nodes: list[onnx.NodeProto], model: onnx.ModelProto, constants: list[onnx.TensorProto]
+) -> list[onnx.NodeProto]:
+    """Move nodes behind those whose results they read; those that can keep their order."""
+    known = {value.name for value in (*model.graph.input, *model.graph.initializer, *constants)}
+    known.add("")  # an optional input that is not given
+    ordered: list[onnx.NodeProto] = []
+    while nodes:
+        late = []
+        for node in nodes:
+            if known.issuperset(node.input):
+                ordered.append(node)
+                known.update(node.output)
+            else:
+                late.append(node)
+        nodes = late
+    return ordered

@@ -1,0 +1,160 @@
+"""Convolutions and pools that one kernel can compute together."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from raudo.graphs.peephole.moves import levels
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from raudo.graphs.fold import Node
+    from raudo.graphs.peephole.view import Draft, View
+
+PLAIN = {
+    "auto_pad": b"NOTSET",
+    "ceil_mode": 0,
+    "dilations": [1, 1],
+    "group": 1,
+    "pads": [0, 0, 0, 0],
+    "storage_order": 0,
+    "strides": [1, 1],
+}
+"""What attributes of convolutions and pools are where a file does not say."""
+
+
+def run_twins_together(node: Node, view: View, draft: Draft) -> bool:
+    """Let convolutions of one value and one kind, each followed by SiLU, be one: Mul of Sigmoid."""
+    own = _activated(node, view)
+    if own is None:
+        return False
+    kind = _kind(own, view)
+    twins = []
+    for other in view.readers(own.inputs[0]):
+        if other.operator == "Conv" and _kind(other, view) == kind:
+            twins.append(other)
+            if not any(_activated(reader, view) for reader in view.readers(other.outputs[0])):
+                return False
+    if kind is None or len(twins) < 2:
+        return False
+    values = [view.constants(twin.inputs[1:]) for twin in twins]
+    together = f"{twins[0].outputs[0]}/together"
+    if own is twins[0]:
+        weights, biases = (draft.constant(np.concatenate(v)) for v in zip(*values, strict=True))
+        sums = draft.node("Conv", own.inputs[0], weights, biases, **own.attributes)
+        draft.node("Mul", sums, draft.node("Sigmoid", sums), output=together)
+    place = next(place for place, twin in enumerate(twins) if twin is own)
+    ends = np.cumsum([0, *(len(biases) for _, biases in values)])
+    draft.cut(together, 1, int(ends[place]), int(ends[place + 1]), draft.result)
+    return True
+
+
+def _activated(node: Node, view: View) -> Node | None:
+    """Return the convolution whose SiLU a node is."""
+    if node.operator != "Mul":
+        return None
+    for name, gate in (node.inputs, node.inputs[::-1]):
+        sigmoid = view.maker(gate, "Sigmoid")
+        if sigmoid is not None and sigmoid.inputs[0] == name:
+            return view.maker(name, "Conv", readers=2)
+    return None
+
+
+def _kind(conv: Node, view: View) -> tuple[Any, ...] | None:
+    """Return what convolutions that can be one have in common; None if it can be with none."""
+    values = view.constants(conv.inputs[1:])
+    if len(values) != 2 or conv.attributes.get("group", 1) != 1:
+        return None
+    return values[0].shape[1:], sorted(conv.attributes.items())
+
+
+def join_heads(node: Node, view: View, draft: Draft) -> bool:
+    """Predict boxes and classes of a level at once, and turn the rows of all levels at once.
+
+    The weights of one convolution for both are those of two, with zeros between: Concat of
+    Reshapes of Transposes of Convs, twice.
+    """
+    own = _heads(node, view)
+    if not own:
+        return False
+    sizes = [view.shape(conv.outputs[0])[2:] for conv in own]
+    both = [
+        (other, heads)
+        for other in view.graph.nodes
+        if (heads := _heads(other, view))
+        and [view.shape(conv.outputs[0])[2:] for conv in heads] == sizes
+    ]
+    if len(both) != 2:
+        return False
+    (first, ones), (_, others) = both
+    together = f"{first.outputs[0]}/together"
+    count = view.shape(first.outputs[0])[2]
+    if node is not first:
+        draft.cut(together, 2, count, count + view.shape(node.outputs[0])[2], draft.result)
+        return True
+    rows = []
+    for one, other in zip(ones, others, strict=True):
+        values = [view.constants(conv.inputs[1:]) for conv in (one, other)]
+        features = draft.node("Concat", one.inputs[0], other.inputs[0], axis=1)
+        weights, biases = zip(*values, strict=True)
+        constants = _block_diagonal(*weights), np.concatenate(biases)
+        predicted = draft.node("Conv", features, *map(draft.constant, constants))
+        rows.append(draft.rows(predicted, (1, len(constants[1]), *view.shape(one.outputs[0])[2:])))
+    joined = draft.node("Concat", *rows, axis=2)
+    draft.node("Transpose", joined, output=together, perm=[0, 2, 1])
+    draft.cut(together, 2, 0, count, draft.result)
+    return True
+
+
+def _heads(node: Node, view: View) -> list[Node]:
+    """Return the convolutions of one pixel that make the levels of a concatenation."""
+    convs = [view.maker(name, "Conv") for name in levels(node, view)]
+    found = [conv for conv in convs if conv is not None and _is_pointwise(conv, view)]
+    return found if len(found) == len(convs) else []
+
+
+def _is_pointwise(conv: Node, view: View) -> bool:
+    values = view.constants(conv.inputs[1:])
+    return len(values) == 2 and values[0].shape[2:] == (1, 1) and _is_plain(conv, *PLAIN)
+
+
+def _is_plain(node: Node, *names: str) -> bool:
+    return all(node.attributes.get(name, PLAIN[name]) == PLAIN[name] for name in names)
+
+
+def _block_diagonal(one: NDArray[Any], other: NDArray[Any]) -> NDArray[Any]:
+    (rows, columns), (more, others) = one.shape[:2], other.shape[:2]
+    joined = np.zeros((rows + more, columns + others, 1, 1), one.dtype)
+    joined[:rows, :columns], joined[rows:, columns:] = one, other
+    return joined
+
+
+def widen_pool(node: Node, view: View, draft: Draft) -> bool:
+    """Take the largest of a wider window at once: MaxPool of MaxPool, none of which strides."""
+    reach = _reach(node)
+    if reach is None:
+        return False
+    source, total = node.inputs[0], reach
+    while (before := view.maker(source, "MaxPool", readers=None)) is not None:
+        more = _reach(before)
+        if more is None:
+            break
+        source, total = before.inputs[0], total + more
+    if total == reach:
+        return False
+    sides = {"kernel_shape": [2 * total + 1] * 2, "pads": [total] * 4}
+    draft.node("MaxPool", source, output=draft.result, **sides)
+    return True
+
+
+def _reach(pool: Node) -> int | None:
+    """Return how far to each side a pool looks; None if it does more than that."""
+    if pool.operator != "MaxPool" or len(pool.outputs) > 1:
+        return None
+    sides, pads = pool.attributes["kernel_shape"], pool.attributes.get("pads", PLAIN["pads"])
+    reach = int(sides[0]) // 2
+    plain = _is_plain(pool, "auto_pad", "ceil_mode", "dilations", "storage_order", "strides")
+    return reach if plain and sides == [2 * reach + 1] * 2 and pads == [reach] * 4 else None
