@@ -88,9 +88,9 @@ def test_the_sample_is_built_for_cards_that_are_not_here(
         assert len(machine["onnx_sha256"]) == 64
         assert "gpu" not in machine
     assert found == {
-        "fp32": {"fp32": 113},
-        "fp16": {"fp16": 113},
-        "int8": {"int8": 104, "fp32": 9},  # those that predict
+        "fp32": {"fp32": 105},
+        "fp16": {"fp16": 105},
+        "int8": {"int8": 96, "fp32": 9},  # those that predict
     }
 
 
@@ -578,6 +578,7 @@ def test_flags_allow_what_the_graph_says_and_hold_decoding_in_single(
     started._trt = SimpleNamespace(
         BuilderFlag=SimpleNamespace(**words),
         DataType=SimpleNamespace(FLOAT="FLOAT", HALF="HALF"),
+        TacticSource=SimpleNamespace(__members__={"CUDNN": 2, "EDGE_MASK_CONVOLUTIONS": 3}),
     )
     started._toolkit = SimpleNamespace(typed=False)
     started._network = SimpleNamespace(
@@ -588,8 +589,11 @@ def test_flags_allow_what_the_graph_says_and_hold_decoding_in_single(
     )
     started._allow_precision()
     assert config.flags == flags
-    assert config.sources == 0  # no cuBLAS, no cuDNN
+    assert config.sources == 1 << 3  # no cuBLAS, no cuDNN
     held = {each.name: each.precision for each in layers if each.precision}
     network = dict.fromkeys(["features", "gate", "cells", "rows"], "HALF")
-    decoding = {"boxes": "FLOAT"} if "FP16" in flags else {}
-    assert held == {**(network if precision == "fp16" else {}), **decoding}
+    decoding = {
+        "fp16": {"pairs": "FLOAT", "boxes": "FLOAT"},
+        "int8": {"boxes": "FLOAT"},
+    }
+    assert held == {**(network if precision == "fp16" else {}), **decoding.get(precision, {})}
