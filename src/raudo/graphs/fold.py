@@ -48,6 +48,7 @@ class StaticGraph:
         nodes: In the order of their computation.
         constants: Values that depend on no input.
         shapes: Of all other values.
+        types: Element types of these (onnx.proto, TensorProto.DataType).
     """
 
     inputs: tuple[str, ...]
@@ -55,6 +56,7 @@ class StaticGraph:
     nodes: list[Node] = field(default_factory=list)
     constants: dict[str, NDArray[Any]] = field(default_factory=dict)
     shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    types: dict[str, int] = field(default_factory=dict)
 
     def makers(self) -> dict[str, Node]:
         """Return the node that makes each value."""
@@ -141,6 +143,7 @@ def fold(model: onnx.ModelProto) -> StaticGraph:
     graph.shapes = {
         name: tuple(d.dim_value for d in kind.tensor_type.shape.dim) for name, kind in types.items()
     }
+    graph.types = {name: kind.tensor_type.elem_type for name, kind in types.items()}
     return graph
 
 

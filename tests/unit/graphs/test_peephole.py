@@ -277,24 +277,9 @@ def test_heads_of_wider_kernels_stay() -> None:
     assert (found["Conv"], found["Transpose"]) == (4, 2)
 
 
-POOL = "MaxPool<kernel_shape = [%d, %d], pads = [%d, %d, %d, %d]%s>"
-
-
-def pool(reach: int, more: str = "") -> str:
-    return POOL % (*[2 * reach + 1] * 2, *[reach] * 4, more)
-
-
-def test_a_pool_of_a_pool_looks_further_at_once() -> None:
-    body = f"a = {pool(1)}(images) b = {pool(2)}(a) c = {pool(1)}(b)"
-    made = model(f"{body} boxes = Concat<axis = 1>(a, b, c)", "N, 18, 8, 8", "N, 6, 8, 8")
-    assert shortened(made) == {"MaxPool": 3, "Concat": 1}
-    assert {node.input[0] for node in made.graph.node if node.op_type == "MaxPool"} == {"images"}
-
-
-@pytest.mark.parametrize("more", [", strides = [2, 2]", ", dilations = [2, 2]"])
-def test_pools_that_skip_stay(more: str) -> None:
-    made = model(f"a = {pool(1, more)}(images) boxes = {pool(1)}(a)", "N, 6, H, W", "N, 6, 8, 8")
-    assert shortened(made) == {"MaxPool": 2}
+def test_a_value_of_a_type_is_not_converted_to_it() -> None:
+    body = "a = Cast<to = 1>(images) b = Cast<to = 10>(a) c = Cast<to = 1>(b) boxes = Exp(c)"
+    assert shortened(model(body, "N, 4, 4, 6")) == {"Identity": 1, "Cast": 2, "Exp": 1}
 
 
 ATTENTION = """

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 RULES: tuple[Callable[[Node, View, Draft], bool], ...] = (
     convolutions.run_twins_together,
     convolutions.join_heads,
-    convolutions.widen_pool,
     attention.project_apart,
     attention.scale_projection,
     decoding.divide_sums,
@@ -30,6 +29,7 @@ RULES: tuple[Callable[[Node, View, Draft], bool], ...] = (
     moves.pass_whole,
     moves.transpose_once,
     moves.keep_shape,
+    moves.keep_type,
 )
 """Each tells whether it applies to a node, and writes what takes its place; the first one does."""
 

@@ -1,4 +1,4 @@
-"""Convolutions and pools that one kernel can compute together."""
+"""Convolutions that one kernel can compute together."""
 
 from __future__ import annotations
 
@@ -16,38 +16,33 @@ if TYPE_CHECKING:
 
 PLAIN = {
     "auto_pad": b"NOTSET",
-    "ceil_mode": 0,
     "dilations": [1, 1],
     "group": 1,
     "pads": [0, 0, 0, 0],
-    "storage_order": 0,
     "strides": [1, 1],
 }
-"""What attributes of convolutions and pools are where a file does not say."""
+"""What attributes of convolutions are where a file does not say."""
 
 
 def run_twins_together(node: Node, view: View, draft: Draft) -> bool:
     """Let convolutions of one value and one kind, each followed by SiLU, be one: Mul of Sigmoid."""
     own = _activated(node, view)
-    if own is None:
+    kind = own and _kind(own, view)
+    if own is None or kind is None:
         return False
-    kind = _kind(own, view)
-    twins = []
-    for other in view.readers(own.inputs[0]):
-        if other.operator == "Conv" and _kind(other, view) == kind:
-            twins.append(other)
-            if not any(_activated(reader, view) for reader in view.readers(other.outputs[0])):
-                return False
-    if kind is None or len(twins) < 2:
+    readers = view.readers(own.inputs[0])
+    twins = [conv for conv in readers if conv.operator == "Conv" and _kind(conv, view) == kind]
+    activated = [any(_activated(n, view) for n in view.readers(c.outputs[0])) for c in twins]
+    if len(twins) < 2 or not all(activated):
         return False
-    values = [view.constants(twin.inputs[1:]) for twin in twins]
     together = f"{twins[0].outputs[0]}/together"
     if own is twins[0]:
-        weights, biases = (draft.constant(np.concatenate(v)) for v in zip(*values, strict=True))
-        sums = draft.node("Conv", own.inputs[0], weights, biases, **own.attributes)
+        values = zip(*(view.constants(twin.inputs[1:]) for twin in twins), strict=True)
+        constants = [draft.constant(np.concatenate(parts)) for parts in values]
+        sums = draft.node("Conv", own.inputs[0], *constants, **own.attributes)
         draft.node("Mul", sums, draft.node("Sigmoid", sums), output=together)
     place = next(place for place, twin in enumerate(twins) if twin is own)
-    ends = np.cumsum([0, *(len(biases) for _, biases in values)])
+    ends = np.cumsum([0, *(view.shape(twin.outputs[0])[1] for twin in twins)])
     draft.cut(together, 1, int(ends[place]), int(ends[place + 1]), draft.result)
     return True
 
@@ -118,43 +113,12 @@ def _heads(node: Node, view: View) -> list[Node]:
 
 def _is_pointwise(conv: Node, view: View) -> bool:
     values = view.constants(conv.inputs[1:])
-    return len(values) == 2 and values[0].shape[2:] == (1, 1) and _is_plain(conv, *PLAIN)
-
-
-def _is_plain(node: Node, *names: str) -> bool:
-    return all(node.attributes.get(name, PLAIN[name]) == PLAIN[name] for name in names)
+    plain = all(conv.attributes.get(name, PLAIN[name]) == PLAIN[name] for name in PLAIN)
+    return plain and len(values) == 2 and values[0].shape[2:] == (1, 1)
 
 
 def _block_diagonal(one: NDArray[Any], other: NDArray[Any]) -> NDArray[Any]:
     (rows, columns), (more, others) = one.shape[:2], other.shape[:2]
-    joined = np.zeros((rows + more, columns + others, 1, 1), one.dtype)
+    joined = np.zeros((rows + more, columns + others, *one.shape[2:]), one.dtype)
     joined[:rows, :columns], joined[rows:, columns:] = one, other
     return joined
-
-
-def widen_pool(node: Node, view: View, draft: Draft) -> bool:
-    """Take the largest of a wider window at once: MaxPool of MaxPool, none of which strides."""
-    reach = _reach(node)
-    if reach is None:
-        return False
-    source, total = node.inputs[0], reach
-    while (before := view.maker(source, "MaxPool", readers=None)) is not None:
-        more = _reach(before)
-        if more is None:
-            break
-        source, total = before.inputs[0], total + more
-    if total == reach:
-        return False
-    sides = {"kernel_shape": [2 * total + 1] * 2, "pads": [total] * 4}
-    draft.node("MaxPool", source, output=draft.result, **sides)
-    return True
-
-
-def _reach(pool: Node) -> int | None:
-    """Return how far to each side a pool looks; None if it does more than that."""
-    if pool.operator != "MaxPool" or len(pool.outputs) > 1:
-        return None
-    sides, pads = pool.attributes["kernel_shape"], pool.attributes.get("pads", PLAIN["pads"])
-    reach = int(sides[0]) // 2
-    plain = _is_plain(pool, "auto_pad", "ceil_mode", "dilations", "storage_order", "strides")
-    return reach if plain and sides == [2 * reach + 1] * 2 and pads == [reach] * 4 else None

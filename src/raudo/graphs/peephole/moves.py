@@ -74,3 +74,11 @@ def keep_shape(node: Node, view: View, draft: Draft) -> bool:
         return False
     draft.node("Identity", there.inputs[0], output=draft.result)
     return True
+
+
+def keep_type(node: Node, view: View, draft: Draft) -> bool:
+    """Pass on what has the type already that it is converted to: Cast."""
+    if node.operator != "Cast" or view.graph.types.get(node.inputs[0]) != node.attributes["to"]:
+        return False
+    draft.node("Identity", node.inputs[0], output=draft.result)
+    return True
