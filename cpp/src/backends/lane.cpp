@@ -1,5 +1,6 @@
 #include "lane.hpp"
 
+#include <cstring>
 #include <mutex>
 
 #include "letterbox.cuh"
@@ -94,6 +95,17 @@ Lane::Lane(nvinfer1::ICudaEngine& engine, const Tensors& tensors, const Spec& sp
         outputs_.push_back(cuda::device_array<std::uint8_t>(bytes_of(output)));
         bind(output.name, outputs_.back().get());
     }
+}
+
+void Lane::warm_up() {
+    Buffers blank;
+    blank.placed = fit(spec_.height, spec_.width, spec_);
+    blank.pixels = cuda::pinned_array<std::uint8_t>(bytes_of(blank.placed));
+    std::memset(blank.pixels.get(), spec_.letterbox.fill, bytes_of(blank.placed));
+    for (const Tensor& output : tensors_.outputs) {
+        blank.outputs.push_back(cuda::pinned_array<std::uint8_t>(bytes_of(output)));
+    }
+    run(blank);
 }
 
 void Lane::run(const Buffers& frame) {

@@ -57,6 +57,10 @@ public:
     /// Throws Error: the engine takes no single image, or memory is short. All must outlive the lane.
     Lane(nvinfer1::ICudaEngine& engine, const Tensors& tensors, const Spec& spec);
 
+    /// Runs a blank frame: at a first run, kernels are loaded and memory is allocated, which frames
+    /// would wait for.
+    void warm_up();
+
     /// Runs one frame, from its pixels to its outputs.
     void run(const Buffers& frame);
 

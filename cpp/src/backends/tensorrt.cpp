@@ -113,6 +113,7 @@ public:
                 engines_.push_back(deserialize(file, data));
             }
             lanes_.push_back(std::make_unique<Lane>(*engines_.back(), tensors_, spec_));
+            lanes_.back()->warm_up();
             free_.push_back(lanes_.back().get());
         }
     }
