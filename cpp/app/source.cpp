@@ -56,7 +56,7 @@ Source::Source(const std::string& name, const std::atomic<bool>& stop)
     }
     const double fps = decoder_->fps(), frames = decoder_->frames();
     fps_ = fps > 0 && fps <= max_fps ? fps : fps_;
-    promised_ = !live() && frames > 0 && frames < max_frames ? std::lround(frames) : 0;
+    promised_ = frames > 0 && frames < max_frames ? std::lround(frames) : 0;
 }
 
 bool Source::read(Frame& frame) {
@@ -67,7 +67,7 @@ bool Source::read(Frame& frame) {
         if (read_ == 0) {
             throw Error("no frame in " + name_, "it is damaged, cut off, or no video at all");
         }
-        if (live()) {
+        if (live() && (promised_ == 0 || read_ < promised_)) {  // else a recording at its end
             throw Error((kind_ == Kind::camera ? "camera " : "") + name_ + " gave no more after " +
                             std::to_string(read_) + " frames",
                         "is it still plugged in or up? what was found so far is kept");

@@ -28,7 +28,7 @@ public:
 
     /// Reads the next frame into `frame`; false at the end, or once it was stopped.
     ///
-    /// Throws Error: there is not one frame, or a camera or a stream stopped to give any.
+    /// Throws Error: there is not one frame, or a camera or a stream gave no more before its end.
     bool read(Frame& frame);
 
     /// Frames a second that a video of them should have.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.server
 import json
 import os
 import re
@@ -9,6 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -285,6 +287,37 @@ def test_videos_that_cannot_be_read_are_refused(
     cut = tmp_path / "cut.mp4"
     cut.write_bytes(VIDEO.read_bytes()[:2000])
     assert str(cut) in refused(program, engine, cut)
+
+
+@pytest.mark.parametrize("share", [1.0, 0.6])
+def test_a_stream_that_ends_early_is_told_from_a_recording_at_its_end(
+    program: Path, engine: Path, tmp_path: Path, share: float
+) -> None:
+    recording = tmp_path / "recording.avi"
+    write_video(recording, [np.full((240, 320, 3), shade * 10, np.uint8) for shade in range(20)])
+    data = recording.read_bytes()
+
+    class Cut(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response_only(200)
+            self.send_header("Content-Length", str(len(data)))
+            self.end_headers()
+            self.wfile.write(data[: int(share * len(data))])
+
+    video, jsonl = tmp_path / "out.mp4", tmp_path / "out.jsonl"
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Cut) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        address = f"http://127.0.0.1:{server.server_address[1]}/video.avi"
+        ended = detect(program, engine, address, "--output", video, "--jsonl", jsonl)
+        server.shutdown()
+    written = len(lines_of(jsonl))
+    assert cv2.VideoCapture(str(video)).get(cv2.CAP_PROP_FRAME_COUNT) == written
+    if share == 1:
+        assert (ended.returncode, written) == (0, 20), ended.stderr
+    else:
+        assert 5 < written < 20
+        assert ended.returncode == 2
+        assert f"gave no more after {written} frames" in ended.stderr
 
 
 def test_damaged_frames_are_skipped_and_counted(
