@@ -21,6 +21,7 @@ import pytest
 
 from cpp_build import MARKS, ROOT, cmake, tool
 from raudo.build import combine
+from raudo.measuring.station import Station
 from raudo.workspace import sha256
 
 if TYPE_CHECKING:
@@ -339,15 +340,19 @@ def test_damaged_frames_are_skipped_and_counted(
     assert ours.read_text() == theirs.read_text()
 
 
-def test_the_first_start_finds_what_export_compiled(
-    program: Path, engines: dict[str, Path], cache: Path
+def test_it_starts_from_what_python_compiled(
+    program: Path, engines: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if "openvino" not in engines:
         pytest.skip("NO openvino FOR C++: it goes untested")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    Station().keep_compiled(engines["openvino"], trust=False)  # as export does in the end
+    kept = {file: file.read_bytes() for file in (tmp_path / "raudo").iterdir()}
+    assert len(kept) == 2
     for mode in ("latency", "throughput"):
         ended = detect(program, engines["openvino"], VIDEO, "--max-frames", "1", "--mode", mode)
         assert ended.returncode == 0, ended.stderr
-    assert len(list((cache / "raudo").glob("*.blob"))) == 2
+    assert {file: file.read_bytes() for file in (tmp_path / "raudo").iterdir()} == kept
 
 
 def test_what_openvino_compiled_is_kept_and_made_again_when_damaged(

@@ -231,7 +231,7 @@ def _export_one(
     calibration: CalibrationSet | None,
 ) -> Exported:
     path = request.path or engine_path(request.output, request.file.path.stem, plan)
-    companions = discover.backend(plan.backend).companions
+    backend = discover.backend(plan.backend)
     try:
         # Beside its place until it is known to be what was asked for: an engine from before stays.
         with tempfile.TemporaryDirectory(dir=path.parent, prefix=".export-") as folder:
@@ -243,8 +243,10 @@ def _export_one(
                 if audit is None:
                     given = (available_threads(), 1, 1, request.file.trust)
                     audit = worker.call("open", draft, *given).audit
+                    if backend.keeps_compiled:
+                        worker.call("keep_compiled", draft, request.file.trust)
             record_audit(artifact, audit)
-            move_engine(draft, path, companions)
+            move_engine(draft, path, backend.companions)
     except OutputError:  # no other engine could be written either
         raise
     except OSError as error:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from typer.testing import CliRunner
 
+from raudo import discover
 from raudo.cli import app
 from raudo.errors import EngineError, OutputError, WorkerError
 from raudo.records import PrecisionAudit
@@ -68,6 +69,16 @@ def test_int8_without_images_is_skipped_with_the_reason(project: Project) -> Non
     assert ended.exit_code == 0, ended.output
     assert "no calibration images" in " ".join(ended.stdout.split())
     assert made(project) == {"model.npz", "model.npz.json"}
+
+
+def test_what_a_runtime_compiles_is_left_for_the_first_start(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert export(project).exit_code == 0
+    assert project.faults.called("keep_compiled") == []
+    monkeypatch.setattr(type(discover.backend("null")), "keeps_compiled", True)
+    assert export(project).exit_code == 0
+    assert project.faults.called("keep_compiled") == ["null-base"]
 
 
 def test_nothing_made_is_exit_code_2(project: Project) -> None:
