@@ -9,50 +9,17 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
-from typer.core import TyperCommand, TyperGroup
 
-from raudo.errors import RaudoError, UsageError
+from raudo.errors import UsageError
 from raudo.serve.ab.command import ab
 from raudo.serve.command import service
-
-EXIT_USAGE, EXIT_INTERRUPTED = 2, 130
+from raudo.shell import EXIT_INTERRUPTED, EXIT_USAGE, Commands, LightCommand
 
 # Pydantic would look for plug-ins of its own in the metadata of every installed package.
 os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
-
-
-class Light:
-    """Part of a command that may not wait for pydantic, which Typer would ask about `--help`."""
-
-    def get_help_option(self, ctx: Any) -> Any:
-        """Return the option; where nobody typed it, it is False rather than nothing."""
-        option = super().get_help_option(ctx)  # type: ignore[misc]
-        if option is not None:
-            option.default = False
-        return option
-
-
-class LightCommand(Light, TyperCommand):
-    """A command that answers at once."""
-
-
-class Commands(Light, TyperGroup):
-    """The commands; errors become one line, a hint and an exit code."""
-
-    def invoke(self, ctx: Any) -> Any:
-        """Run the command that was typed."""
-        try:
-            return super().invoke(ctx)
-        except RaudoError as error:
-            typer.echo(f"error: {error.message}\nhint: {error.hint}", err=True)
-            raise typer.Exit(error.exit_code) from error
-        except KeyboardInterrupt as error:
-            way_on = f"\nhint: {error}" if error.args else ""
-            typer.echo(f"interrupted{way_on}", err=True)
-            raise typer.Exit(EXIT_INTERRUPTED) from error
 
 
 app = typer.Typer(

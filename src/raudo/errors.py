@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from pydantic import ValidationError
 
 
+LET_READ = "let this user read it, or run raudo as one who may"
+"""What to do about a file that the system keeps from raudo."""
+
+
 class RaudoError(Exception):
     """An error with one line that says what is wrong and one that says what to do.
 

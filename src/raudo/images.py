@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import cv2
 import numpy as np
 
-from raudo.errors import DataError
+from raudo.errors import LET_READ, DataError
 from raudo.media import encoded
 
 if TYPE_CHECKING:
@@ -91,6 +91,8 @@ def read_size(source: Path | bytes) -> tuple[int, int]:
     try:
         with source.open("rb") as stream:
             return encoded.read_size(stream, str(source))
+    except PermissionError as error:
+        raise DataError(f"cannot read {source}: {error.strerror}", hint=LET_READ) from error
     except OSError as error:
         raise encoded.damaged(str(source), empty=False) from error
 

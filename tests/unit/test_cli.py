@@ -8,11 +8,14 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from typer.testing import CliRunner
 
+from raudo import workspace
 from raudo.cli import app
 from raudo.errors import WorkerError
 from raudo.records import Report
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from canned_runs import Project
 
 EASY = ("--gate", "production_cpu.speedup=0.01")
@@ -134,3 +137,33 @@ def test_a_size_is_two_sides_or_one(size: str, project: Project) -> None:
     assert ended.exit_code == 2
     assert "not HEIGHTxWIDTH" in ended.stderr
     assert not (project.folder / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("optimize", "m.pt", "--timing-budget", "soon"), "'soon' is not a valid float"),
+        (("detect",), "Missing argument"),
+    ],
+)
+def test_wrong_usage_is_a_line_and_a_hint(
+    arguments: tuple[str, ...], said: str, project: Project
+) -> None:
+    ended = typed(project, *arguments)
+    assert ended.exit_code == 2
+    error, hint = ended.stderr.splitlines()
+    assert error.startswith("error: ")
+    assert said in error
+    assert hint.endswith(f"{arguments[0]} --help' for what it takes")
+
+
+def test_what_the_system_keeps_from_this_user_is_told(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def kept(path: Path) -> None:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(workspace, "resolve_run", kept)
+    ended = typed(project, "report", "theirs")
+    assert ended.exit_code == 2
+    assert ended.stderr.startswith("error: theirs: Permission denied\nhint: let this user")

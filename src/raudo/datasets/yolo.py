@@ -21,7 +21,7 @@ from raudo.datasets.base import (
     refuse_duplicates,
     refuse_empty,
 )
-from raudo.errors import DataError
+from raudo.errors import LET_READ, DataError
 from raudo.images import IMAGE_SUFFIXES, read_size
 
 _FILES = ("data.yaml", "data.yml", "dataset.yaml", "dataset.yml")
@@ -150,6 +150,8 @@ def _listed(entry: str, where: str, folders: tuple[Path, Path]) -> Path:
 def _text(file: Path) -> str:
     try:
         return file.read_text(encoding="utf-8-sig")
+    except PermissionError as error:
+        raise DataError(f"cannot read {file}: {error.strerror}", hint=LET_READ) from error
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"cannot read {file} as text", hint="is the file damaged?") from error
 
