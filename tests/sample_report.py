@@ -164,6 +164,9 @@ def candidate(
         else Similarity(
             images=91,
             f1_percent=similarity,
+            f1_interval=Interval(
+                value=similarity, low=similarity - 0.6, high=min(similarity + 0.4, 100)
+            ),
             mean_iou=0.991,
             score_shift=-0.004,
             boxes_cosine=0.99991,

@@ -1,4 +1,7 @@
-"""Candidates against gates: which side of each gate a whole interval lies on."""
+"""Candidates against gates: which side of each gate a whole interval lies on.
+
+Similarity alone is decided on its estimate; `Check.straddles` tells where that is a close call.
+"""
 
 from __future__ import annotations
 
@@ -32,8 +35,8 @@ class Check:
     Attributes:
         gate: Name of the gate.
         bound: What it asks for: at least for `speedup` and `similarity_percent`, below for losses.
-        outcome: Which side of the gate the whole interval lies on; `undecided` if it straddles
-            the gate or was not measured.
+        outcome: Which side of the gate the whole interval lies on, of similarity the estimate;
+            `undecided` if the interval straddles the gate or nothing was measured.
         value: Point estimate, or None where it was not measured.
         low: Low end of the interval; the value itself where there is no interval.
         high: High end of the interval.
@@ -47,6 +50,11 @@ class Check:
     low: float | None = None
     high: float | None = None
     count: int | None = None
+
+    @property
+    def straddles(self) -> bool:
+        """Whether the gate lies within the interval."""
+        return self.low is not None and self.high is not None and self.low <= self.bound < self.high
 
     @property
     def shortfall(self) -> float:
@@ -116,7 +124,10 @@ def _similarity_check(bound: float, candidate: Candidate) -> Check:
     if value is None or math.isnan(value):
         return Check("similarity_percent", bound, "undecided")
     outcome: Outcome = "pass" if value > bound else "fail"
-    return Check("similarity_percent", bound, outcome, value, value, value)
+    alike = candidate.similarity
+    _, low, high = _ends(alike.f1_interval if alike else None) or (value, value, value)
+    images = alike.images if alike else None
+    return Check("similarity_percent", bound, outcome, value, low, high, images)
 
 
 def needed_count(check: Check) -> int | None:

@@ -1,7 +1,8 @@
 """Measurements and gates -> what each target should run: a pure function.
 
 A gate is decided on the whole 95 % interval, never on the point in its middle. Where the interval
-straddles the gate, the answer is INCONCLUSIVE, with what would settle it.
+straddles the gate, the answer is INCONCLUSIVE, with what would settle it. Similarity is decided on
+its estimate; where its interval straddles the gate, the verdict says so.
 """
 
 from __future__ import annotations
@@ -188,7 +189,7 @@ def _passed(chosen: Assessed, assessed: Sequence[Assessed]) -> Decision:
         f"(gate: {_demand(check)})"
         for check in checks
     ]
-    reasons += _localization(candidate, checks)
+    reasons += _callouts(candidate, checks)
     steps = []
     for other, other_checks in assessed[: assessed.index(chosen)]:
         problems = [c for c in other_checks if c.outcome != "pass"]
@@ -213,7 +214,7 @@ def _inconclusive(undecided: Sequence[Assessed]) -> Decision:
     for candidate, checks in undecided:
         open_checks = [c for c in checks if c.outcome == "undecided"]
         reasons += [problem(candidate, check) for check in open_checks]
-        reasons += _localization(candidate, checks)
+        reasons += _callouts(candidate, checks)
         steps += [_settle(candidate, check) for check in open_checks]
     return Decision(
         verdict="INCONCLUSIVE", choice=None, reasons=tuple(reasons), next_steps=_once(steps)
@@ -226,7 +227,7 @@ def _failed(closest: Sequence[Assessed]) -> Decision:
     for candidate, checks in closest:
         problems = [c for c in checks if c.outcome == "fail"]
         reasons += [problem(candidate, check) for check in problems]
-        reasons += _localization(candidate, checks)
+        reasons += _callouts(candidate, checks)
         steps += [step for check in problems for step in _remedies(candidate, check)]
     return Decision(verdict="FAIL", choice=None, reasons=tuple(reasons), next_steps=_once(steps))
 
@@ -252,7 +253,7 @@ def _measured(check: Check) -> str:
     if check.value is None or check.low is None or check.high is None:
         return "not measured"
     text = _with_unit(check, check.value)
-    if check.gate == "similarity_percent":
+    if check.low == check.value == check.high:
         return text
     return f"{text} [{_number(check.low)}, {_number(check.high)}]"
 
@@ -283,6 +284,26 @@ def _overreach(check: Check) -> float:
     """How far a straddling interval reaches to the failing side."""
     assert check.low is not None and check.high is not None  # noqa: S101, PT018 (it was measured)
     return check.bound - check.low if check.gate == "speedup" else check.high - check.bound
+
+
+def _callouts(candidate: Candidate, checks: Sequence[Check]) -> list[str]:
+    """Say what a verdict alone would hide."""
+    return [*_close_calls(candidate, checks), *_localization(candidate, checks)]
+
+
+def _close_calls(candidate: Candidate, checks: Iterable[Check]) -> list[str]:
+    """Call out a gate that the estimate decided, though its interval straddles it."""
+    told = []
+    for check in checks:
+        if check.outcome == "undecided" or not check.straddles:
+            continue
+        needed = needed_count(check)
+        more = f"; about {needed:,} images would settle it" if needed else ""
+        told.append(
+            f"{candidate.name}: a close call on {GATE_TITLES[check.gate]}, {_measured(check)} "
+            f"straddles the gate: other images might decide otherwise{more}"
+        )
+    return told
 
 
 def _localization(candidate: Candidate, checks: Iterable[Check]) -> list[str]:

@@ -254,6 +254,7 @@ class Similarity(Record):
 
     images: int
     f1_percent: float
+    f1_interval: Interval | None = Field(default=None, description="Of F1, over draws of images")
     mean_iou: float | None = Field(description="Of the matched pairs; None without any")
     score_shift: float | None = Field(description="Mean of engine minus baseline score")
     confidence: float | None = Field(

@@ -175,6 +175,9 @@ def similarity(
     reference: Sequence[Detections],
     detections: Sequence[Detections],
     divergence: Divergence | None = None,
+    *,
+    resamples: int = 1000,
+    seed: int = 0,
 ) -> Similarity:
     """Compare what an engine found with what the baseline found in the same images.
 
@@ -182,12 +185,17 @@ def similarity(
         reference: The baseline's detections, one for each image.
         detections: The engine's, in the same order.
         divergence: What `diverging_stage` says of a few of the images.
+        resamples: Resamples of the interval, a bootstrap over images.
+        seed: The same seed draws the same images.
     """
     metric = Agreement()
     for theirs, ours in zip(reference, detections, strict=True):
         metric.update(Sample(ours, reference=theirs))
     record = metric.compute().model_copy(
-        update={"confidence": equal_confidence(reference, detections)}
+        update={
+            "confidence": equal_confidence(reference, detections),
+            "f1_interval": metric.interval(resamples, seed),
+        }
     )
     if divergence is None:
         return record

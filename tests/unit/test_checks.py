@@ -33,7 +33,9 @@ def test_checks_carry_what_they_rest_on() -> None:
     speedup, loss, _, similarity = assess(engine, GATES, accuracy_validated=True)
     assert (speedup.count, loss.count) == (12, 91)
     assert (loss.value, loss.low, loss.high) == pytest.approx((0.5, 0.4, 0.6))
-    assert similarity.low == similarity.value == similarity.high == 99.0
+    assert (similarity.low, similarity.value, similarity.high) == (98.4, 99.0, 99.4)
+    assert not similarity.straddles
+    assert Check("similarity_percent", 98, "pass", 98.3, 97.7, 98.7).straddles
 
 
 def test_overall_is_the_worst() -> None:

@@ -21,6 +21,7 @@ from raudo.records import (
     Interval,
     Measurement,
     Percentiles,
+    Similarity,
     Speedup,
     Target,
     Verdict,
@@ -388,3 +389,25 @@ def improved(one: Candidate, faster: float, closer: float, liker: float) -> Cand
 
 def moved(loss: Interval, closer: float) -> Interval:
     return Interval(value=loss.value - closer, low=loss.low - closer, high=loss.high - closer)
+
+
+@pytest.mark.parametrize(
+    ("value", "low", "high", "called"),
+    [(98.3, 97.4, 98.9, True), (98.3, 98.1, 98.9, False), (97.9, 97.0, 98.5, True)],
+)
+def test_a_similarity_that_other_images_might_decide_otherwise_is_called_out(
+    value: float, low: float, high: float, called: bool
+) -> None:
+    alike = Similarity(
+        images=100,
+        f1_percent=value,
+        f1_interval=Interval(value=value, low=low, high=high),
+        mean_iou=0.99,
+        score_shift=0.0,
+    )
+    decision = run(candidate(similarity=value).model_copy(update={"similarity": alike}))[CPU]
+    assert decision.verdict == ("PASS" if value > 98 else "FAIL"), "the estimate decides"
+    calls = [reason for reason in decision.reasons if "close call on similarity" in reason]
+    assert len(calls) == called
+    if called:
+        assert f"[{low:.1f}, {high:.1f}] straddles the gate" in calls[0]

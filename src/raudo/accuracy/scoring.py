@@ -50,6 +50,10 @@ class Scorer:
             accuracy = validate.with_losses(self._table, table, self._resamples, self._seed)
         divergence = validate.diverging_stage(self._baseline.probes, evaluation.probes)
         similarity = validate.similarity(
-            self._baseline.detections, evaluation.detections, divergence
+            self._baseline.detections,
+            evaluation.detections,
+            divergence,
+            resamples=self._resamples,
+            seed=self._seed,
         )
         return accuracy, similarity

@@ -9,7 +9,7 @@ import numpy as np
 from raudo.accuracy.boxes import paired_iou
 from raudo.errors import DataError
 from raudo.metrics.base import Metric
-from raudo.records import Similarity
+from raudo.records import Interval, Similarity
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -43,7 +43,7 @@ class Agreement(Metric):
         first, second, iou = pair(sample.detections, ours, sample.reference, theirs)
         shift = sample.detections.scores[first].astype(np.float64) - sample.reference.scores[second]
         self._images += 1
-        self._detections += len(ours) + len(theirs)
+        self._detections.append(len(ours) + len(theirs))
         self._ious.append(iou)
         self._shifts.append(shift)
 
@@ -53,17 +53,41 @@ class Agreement(Metric):
         shifts = np.concatenate([np.zeros(0), *self._shifts])
         return Similarity(
             images=self._images,
-            f1_percent=200 * len(ious) / self._detections if self._detections else 100.0,
+            f1_percent=_f1_percent(len(ious), sum(self._detections)),
             mean_iou=float(ious.mean()) if len(ious) else None,
             score_shift=float(shifts.mean()) if len(shifts) else None,
         )
 
+    def interval(self, resamples: int, seed: int) -> Interval:
+        """Return F1 with the ends of its 95 % interval: a bootstrap over images.
+
+        Each resample draws as many images, with replacement, and both engines' detections in them
+        (B. Efron, R. Tibshirani, "An Introduction to the Bootstrap", 1993, chapter 13).
+
+        Args:
+            resamples: Number of resamples.
+            seed: The same seed draws the same images.
+        """
+        pairs, detections = np.array([len(iou) for iou in self._ious]), np.array(self._detections)
+        generator = np.random.default_rng(seed)
+        draws = np.empty(resamples)
+        for number in range(resamples):
+            chosen = generator.integers(self._images, size=self._images)
+            draws[number] = _f1_percent(int(pairs[chosen].sum()), int(detections[chosen].sum()))
+        low, high = np.percentile(draws, [2.5, 97.5])
+        value = _f1_percent(int(pairs.sum()), int(detections.sum()))
+        return Interval(value=value, low=float(low), high=float(high))
+
     def reset(self) -> None:
         """Forget all images."""
         self._images = 0
-        self._detections = 0
+        self._detections: list[int] = []
         self._ious: list[NDArray[np.float64]] = []
         self._shifts: list[NDArray[np.float64]] = []
+
+
+def _f1_percent(pairs: int, detections: int) -> float:
+    return 200 * pairs / detections if detections else 100.0
 
 
 def pair(

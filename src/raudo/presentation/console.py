@@ -31,6 +31,7 @@ if TYPE_CHECKING:
         Interval,
         Record,
         Report,
+        Similarity,
         Speedup,
         Stage,
         Status,
@@ -206,9 +207,15 @@ def scores_table(found: Scored, width: int) -> Table:
             _interval(accuracy.map50_loss_percent if accuracy else None, wide),
             _number(accuracy.map50_95 if accuracy else None, 4),
             _interval(accuracy.map50_95_loss_percent if accuracy else None, wide),
-            _number(similarity.f1_percent if similarity else None, 2),
+            _similar(similarity, wide),
         )
     return table
+
+
+def _similar(found: Similarity | None, wide: bool) -> str:
+    if found is None or found.f1_interval is None:
+        return _number(found.f1_percent if found else None, 2)
+    return _interval(found.f1_interval, wide)
 
 
 def _numbers(first: str, *titles: str) -> Table:

@@ -80,6 +80,7 @@ def _line(row: present.Row) -> list[str]:
     one, times = row.candidate, row.candidate.latency_ms
     speedup, loss, number = one.speedup, one.map50_loss_percent, present.number
     similarity = one.similarity_percent
+    spread = one.similarity.f1_interval if one.similarity and not one.baseline else None
     ranks = (times.p50, times.p90, times.p95, times.p99) if times else (None,) * 4
     return [
         f"**{plain(one.name)}**" if row.chosen_for else plain(one.name),
@@ -92,7 +93,9 @@ def _line(row: present.Row) -> list[str]:
         present.average_precision(one.map50),
         present.average_precision(one.map50_95),
         f"{number(loss.value)} % {present.interval(loss)}" if loss else present.MISSING,
-        present.MISSING if similarity is None else f"{number(similarity)} %",
+        present.MISSING
+        if similarity is None
+        else f"{number(similarity)} %{f' {present.interval(spread)}' if spread else ''}",
         present.megabytes(one.size_bytes),
         present.megabytes(one.peak_memory_bytes),
     ]

@@ -79,3 +79,32 @@ def test_images_add_up_and_reset_forgets() -> None:
 def test_the_baseline_is_needed() -> None:
     with pytest.raises(DataError, match="baseline"):
         Agreement().update(Sample(found(A)))
+
+
+def several(pairs: int, missed: int) -> Agreement:
+    """Images of two objects, both found or neither."""
+    metric = Agreement()
+    for number in range(pairs + missed):
+        metric.update(Sample(found(A, B) if number < pairs else found(), reference=found(A, B)))
+    return metric
+
+
+def test_the_interval_is_that_of_the_draws_of_images() -> None:
+    """With b of n images found, F1 is 2b / (n + b): b is binomial, and so are its quantiles."""
+    images, share = 200, 0.9
+    interval = several(180, 20).interval(4000, seed=1)
+    assert interval.value == several(180, 20).compute().f1_percent
+    spread = 1.96 * np.sqrt(images * share * (1 - share))
+    for end, count in ((interval.low, 180 - spread), (interval.high, 180 + spread)):
+        assert end == pytest.approx(200 * count / (images + count), abs=0.35)
+
+
+def test_what_is_all_alike_has_no_spread() -> None:
+    interval = several(9, 0).interval(100, seed=0)
+    assert (interval.low, interval.value, interval.high) == (100, 100, 100)
+
+
+def test_the_same_seed_draws_the_same_images() -> None:
+    metric = several(7, 3)
+    assert metric.interval(200, seed=3) == metric.interval(200, seed=3)
+    assert metric.interval(200, seed=3) != metric.interval(200, seed=4)
