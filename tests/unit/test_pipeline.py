@@ -8,6 +8,7 @@ import cv2
 import pytest
 
 from canned_runs import with_gpu
+from raudo import discover
 from raudo.errors import EngineError, OutputError, UsageError, WorkerError
 from raudo.machine import available_threads
 from raudo.pipeline import optimize
@@ -81,6 +82,19 @@ def test_the_gates_decide(project: Project) -> None:
     report, _ = optimize(project.settings(gates={"production_cpu": hard}, name="hard"))
     assert report.decisions["production_cpu"].verdict == "FAIL"
     assert any("speedup" in reason for reason in report.decisions["production_cpu"].reasons)
+
+
+def test_the_chosen_engines_are_left_compiled_and_a_run_does_without(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(type(discover.backend("null")), "keeps_compiled", True)
+    easy = {"speedup": 0.01, "map50_loss_percent": 1}
+    project.faults.planned["keep_compiled", "null-same"] = WorkerError("it crashed", hint="")
+    report, _ = optimize(project.settings(gates={"production_cpu": easy}))
+    assert report.decisions["production_cpu"].choice == "null-same"
+    assert sorted(project.faults.called("keep_compiled")) == ["null-base", "null-same"]
+    failed = [(step.step, step.reason) for step in report.steps if step.status == "FAILED"]
+    assert failed == [("keep compiled null-same", "it crashed")]
 
 
 def test_several_streams_are_tried_where_the_variant_says_so(project: Project) -> None:
