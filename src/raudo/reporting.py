@@ -10,6 +10,7 @@ import numpy as np
 
 from raudo import discover
 from raudo.detector import Selection
+from raudo.errors import OutputError
 from raudo.images import decode
 from raudo.measuring.evaluate import load_detections
 from raudo.media.draw import side_by_side
@@ -51,9 +52,17 @@ def render(report: Report, run: Run) -> None:
 
 
 def rerender(run: Run) -> Report:
-    """Write a finished run's report again, in every format."""
+    """Write a finished run's report again, in every format.
+
+    Raises:
+        OutputError: The run folder cannot be written.
+    """
     report = read_report(run)
-    render(report, run)
+    try:
+        render(report, run)
+    except OutputError as error:
+        hint = f"copy {run.folder} to where you may write, or make room there"
+        raise OutputError(error.message, hint=hint) from error
     return report
 
 

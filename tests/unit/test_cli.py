@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from typer.testing import CliRunner
 
-from raudo import workspace
+from raudo import reporting, workspace
 from raudo.cli import app
-from raudo.errors import WorkerError
+from raudo.errors import OutputError, WorkerError
 from raudo.records import Report
 
 if TYPE_CHECKING:
@@ -167,3 +167,18 @@ def test_what_the_system_keeps_from_this_user_is_told(
     ended = typed(project, "report", "theirs")
     assert ended.exit_code == 2
     assert ended.stderr.startswith("error: theirs: Permission denied\nhint: let this user")
+
+
+def test_a_report_that_cannot_be_written_again_says_what_helps(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    optimized(project, *EASY)
+
+    def kept(*_: object) -> None:
+        raise OutputError("cannot write report.html: Permission denied", hint="--output")
+
+    monkeypatch.setattr(reporting, "render", kept)
+    ended = typed(project, "report", str(project.folder / "runs/run"))
+    assert ended.exit_code == 2
+    assert ended.stderr.startswith("error: cannot write report.html: Permission denied\nhint: copy")
+    assert "--output" not in ended.stderr, "the command has no such option"
