@@ -142,7 +142,7 @@ def test_a_size_is_two_sides_or_one(size: str, project: Project) -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (("optimize", "m.pt", "--timing-budget", "soon"), "'soon' is not a valid float"),
+        (("optimize", "m.pt", "--timing-budget", "soon"), "Invalid value for '--timing-budget'"),
         (("detect",), "Missing argument"),
     ],
 )
