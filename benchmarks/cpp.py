@@ -21,7 +21,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from raudo.measuring.station import Station
+from raudo.worker import Worker
 from rows import Row, ratio_interval, show
 
 SPEED_GOALS = {"throughput": 1.15, "latency": 1.2}
@@ -113,7 +113,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         os.environ["XDG_CACHE_HOME"] = str(folder / "cache")
-        Station().keep_compiled(Path(given.engine), trust=False)  # as export does in the end
+        with Worker("export") as worker:  # of its own: a child's peak is never below its parent's
+            worker.call("keep_compiled", Path(given.engine), False)  # as export does in the end
         exported = sorted((folder / "cache").rglob("*.blob"))
         todo = commands(given.program, given.engine, given.video, folder)
         for command in todo.values():  # once unmeasured: files come into the system's cache
