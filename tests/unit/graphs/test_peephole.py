@@ -302,8 +302,10 @@ ATTENTION = """
 """
 
 
-def test_queries_keys_and_values_are_projected_apart() -> None:
-    made = weighted(ATTENTION, "N, 12, 4, 4", "N, 6, 4, 4", w=(24, 6, 1, 1), bias=(24,))
+@pytest.mark.parametrize("factor", ["0.5", "1.0"])
+def test_queries_keys_and_values_are_projected_apart(factor: str) -> None:
+    body = ATTENTION.replace("float {0.5}", f"float {{{factor}}}")
+    made = weighted(body, "N, 12, 4, 4", "N, 6, 4, 4", w=(24, 6, 1, 1), bias=(24,))
     found = shortened(made)
     assert found["Conv"] == 3
     assert not {"Split", "Mul"} & found.keys()

@@ -19,7 +19,7 @@ def project_apart(node: Node, view: View, draft: Draft) -> bool:
     if conv is None:
         return False
     for output in node.outputs:
-        _project(conv, node, output, view, draft)
+        _project((conv, node, output), view, draft, output)
     return True
 
 
@@ -31,7 +31,7 @@ def scale_projection(node: Node, view: View, draft: Draft) -> bool:
         split = view.maker(name, "Split") if factor.size == 1 else None
         conv = _projection(split, view) if split else None
         if split is not None and conv is not None:
-            _project(conv, split, name, view, draft, float(factor.item()))
+            _project((conv, split, name), view, draft, draft.result, float(factor.item()))
             return True
     return False
 
@@ -51,9 +51,18 @@ def _projection(split: Node, view: View) -> Node | None:
 
 
 def _project(
-    conv: Node, split: Node, part: str, view: View, draft: Draft, factor: float = 1.0
+    source: tuple[Node, Node, str], view: View, draft: Draft, output: str, factor: float = 1.0
 ) -> None:
-    """Write the convolution to one part, scaled, as heads [batch, heads, channels, cells]."""
+    """Write the convolution to one part, scaled, as heads [batch, heads, channels, cells].
+
+    Args:
+        source: The convolution, the split behind it, and the name of the split's part.
+        view: The graph.
+        draft: What the nodes are added to.
+        output: What the heads will be called.
+        factor: What they are scaled by.
+    """
+    conv, split, part = source
     _, heads, channels, cells = view.shape(part)
     sizes = [view.shape(name)[2] for name in split.outputs]
     start = sum(sizes[: split.outputs.index(part)])
@@ -62,5 +71,4 @@ def _project(
         each = values.reshape(heads, -1, *values.shape[1:])[:, start : start + channels]
         chosen.append((each * factor).reshape(-1, *values.shape[1:]).astype(values.dtype))
     projected = draft.node("Conv", conv.inputs[0], *map(draft.constant, chosen), **conv.attributes)
-    output = draft.result if factor != 1.0 else part
     draft.node("Reshape", projected, draft.numbers(0, heads, channels, cells), output=output)

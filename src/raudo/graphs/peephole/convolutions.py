@@ -41,7 +41,7 @@ def run_twins_together(node: Node, view: View, draft: Draft) -> bool:
         constants = [draft.constant(np.concatenate(parts)) for parts in values]
         sums = draft.node("Conv", own.inputs[0], *constants, **own.attributes)
         draft.node("Mul", sums, draft.node("Sigmoid", sums), output=together)
-    place = next(place for place, twin in enumerate(twins) if twin is own)
+    place = twins.index(own)
     ends = np.cumsum([0, *(view.shape(twin.outputs[0])[1] for twin in twins)])
     draft.cut(together, 1, int(ends[place]), int(ends[place + 1]), draft.result)
     return True
