@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from raudo.graphs.surgery import prune
+
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
@@ -85,7 +87,7 @@ def _restored_onnx(model: Any, exact: Any, layers: Collection[str]) -> Any:
                     added.add(name)
             elif there := _quantizer(node.input[place], makers):
                 node.input[place] = there.input[0]
-    _prune(copy)
+    prune(copy)
     return copy
 
 
@@ -96,17 +98,3 @@ def _quantizer(value: str, makers: Mapping[str, Any]) -> Any:
         return None
     there = makers.get(back.input[0])
     return there if there is not None and there.op_type == "QuantizeLinear" else None
-
-
-def _prune(model: Any) -> None:
-    """Remove the nodes and the constants that no output needs any more."""
-    needed = {value.name for value in model.graph.output}
-    nodes = []
-    for node in reversed(model.graph.node):
-        if needed.intersection(node.output):
-            needed.update(node.input)
-            nodes.append(node)
-    tensors = [tensor for tensor in model.graph.initializer if tensor.name in needed]
-    del model.graph.node[:], model.graph.initializer[:]
-    model.graph.node.extend(nodes[::-1])
-    model.graph.initializer.extend(tensors)

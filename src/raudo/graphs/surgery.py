@@ -29,6 +29,20 @@ def shape_of(value: Any) -> tuple[int, ...]:
     return tuple(d.dim_value if d.HasField("dim_value") else -1 for d in dims)
 
 
+def prune(model: onnx.ModelProto) -> None:
+    """Remove the nodes and the constants that no output needs."""
+    needed = {value.name for value in model.graph.output}
+    kept = []
+    for node in reversed(model.graph.node):
+        if needed.intersection(node.output):
+            kept.append(node)
+            needed.update(node.input)
+    tensors = [tensor for tensor in model.graph.initializer if tensor.name in needed]
+    del model.graph.node[:], model.graph.initializer[:]
+    model.graph.node.extend(reversed(kept))
+    model.graph.initializer.extend(tensors)
+
+
 def fix_shapes(model: onnx.ModelProto, height: int, width: int) -> tuple[int, ...]:
     """Fix the sides of the one input, free its batch where the graph allows, infer all shapes.
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from raudo.graphs.fold import fold
 from raudo.graphs.peephole import attention, convolutions, decoding, moves
 from raudo.graphs.peephole.view import Draft, View
+from raudo.graphs.surgery import prune
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -52,31 +53,17 @@ def shorten(model: onnx.ModelProto) -> None:
     for proto in model.graph.node:
         changed = drafts.get(proto.output[0])
         nodes += [proto] if changed is None else changed.nodes
-    _replace(model, nodes, [tensor for draft in drafts.values() for tensor in draft.constants])
-
-
-def _replace(
-    model: onnx.ModelProto, nodes: list[onnx.NodeProto], constants: list[onnx.TensorProto]
-) -> None:
-    """Give a graph other nodes, in the order of their computation, without those of no use."""
-    needed = {value.name for value in model.graph.output}
-    kept = []
-    for node in reversed(_ordered(nodes, model, constants)):
-        if needed.intersection(node.output):
-            kept.append(node)
-            needed.update(node.input)
-    weights = [t for t in (*model.graph.initializer, *constants) if t.name in needed]
-    for field in ("node", "initializer", "value_info"):
+    model.graph.initializer.extend(c for draft in drafts.values() for c in draft.constants)
+    ordered = _ordered(nodes, model)
+    for field in ("node", "value_info"):
         model.graph.ClearField(field)
-    model.graph.node.extend(reversed(kept))
-    model.graph.initializer.extend(weights)
+    model.graph.node.extend(ordered)
+    prune(model)
 
 
-def _ordered(
-    nodes: list[onnx.NodeProto], model: onnx.ModelProto, constants: list[onnx.TensorProto]
-) -> list[onnx.NodeProto]:
+def _ordered(nodes: list[onnx.NodeProto], model: onnx.ModelProto) -> list[onnx.NodeProto]:
     """Move nodes behind those whose results they read; those that can keep their order."""
-    known = {value.name for value in (*model.graph.input, *model.graph.initializer, *constants)}
+    known = {value.name for value in (*model.graph.input, *model.graph.initializer)}
     known.add("")  # an optional input that is not given
     ordered: list[onnx.NodeProto] = []
     while nodes:
