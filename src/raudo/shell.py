@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any
+import contextlib
+from typing import TYPE_CHECKING, Any
 
 import typer
 from typer.core import TyperCommand, TyperGroup
 
 from raudo.errors import LET_READ, RaudoError
 
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
 EXIT_USAGE, EXIT_INTERRUPTED = 2, 130
+MISTYPED: type[Exception] = typer.BadParameter.__mro__[1]
+"""Base of all errors about what was typed; some versions of Typer bring Click's inside of them."""
 
 
 class Light:
@@ -32,24 +38,49 @@ def complain(message: str, hint: str) -> None:
     typer.echo(f"error: {message}\nhint: {hint}", err=True)
 
 
+@contextlib.contextmanager
+def explained(typed: Any = None) -> Iterator[None]:
+    """Turn errors into a line, a hint and an exit code.
+
+    Args:
+        typed: Context of the commands; it knows which one was typed, as not every error does.
+    """
+    try:
+        yield
+    except RaudoError as error:
+        complain(error.message, error.hint)
+        raise typer.Exit(error.exit_code) from error
+    except MISTYPED as error:
+        message = error.format_message()  # type: ignore[attr-defined]
+        if len(message.splitlines()) != 1:  # the help of commands that were typed without one
+            raise
+        context = getattr(error, "ctx", None)
+        command = context.command_path if context else _command(typed)
+        complain(message, f"see '{command} --help' for what it takes")
+        raise typer.Exit(EXIT_USAGE) from error
+    except PermissionError as error:
+        complain(f"{error.filename}: {error.strerror}", LET_READ)
+        raise typer.Exit(EXIT_USAGE) from error
+    except KeyboardInterrupt as error:
+        way_on = f"\nhint: {error}" if error.args else ""
+        typer.echo(f"interrupted{way_on}", err=True)
+        raise typer.Exit(EXIT_INTERRUPTED) from error
+
+
+def _command(typed: Any) -> str:
+    words = (typed.command_path, typed.invoked_subcommand) if typed else ("raudo",)
+    return " ".join(filter(None, words))
+
+
 class Commands(Light, TyperGroup):
     """The commands; errors become one line, a hint and an exit code."""
 
+    def make_context(self, *arguments: Any, **options: Any) -> Any:
+        """Read what was typed before the command."""
+        with explained():
+            return super().make_context(*arguments, **options)
+
     def invoke(self, ctx: Any) -> Any:
         """Run the command that was typed."""
-        try:
+        with explained(ctx):
             return super().invoke(ctx)
-        except RaudoError as error:
-            complain(error.message, error.hint)
-            raise typer.Exit(error.exit_code) from error
-        except typer.BadParameter as error:
-            command = error.ctx.command_path if error.ctx else "raudo"
-            complain(error.format_message(), f"see '{command} --help' for what it takes")
-            raise typer.Exit(EXIT_USAGE) from error
-        except PermissionError as error:
-            complain(f"{error.filename}: {error.strerror}", LET_READ)
-            raise typer.Exit(EXIT_USAGE) from error
-        except KeyboardInterrupt as error:
-            way_on = f"\nhint: {error}" if error.args else ""
-            typer.echo(f"interrupted{way_on}", err=True)
-            raise typer.Exit(EXIT_INTERRUPTED) from error

@@ -144,6 +144,9 @@ def test_a_size_is_two_sides_or_one(size: str, project: Project) -> None:
     [
         (("optimize", "m.pt", "--timing-budget", "soon"), "Invalid value for '--timing-budget'"),
         (("detect",), "Missing argument"),
+        (("detect", "e.onnx", "i.jpg", "--sizes", "3"), "--sizes"),
+        (("report", "runs/latest", "another"), "another"),
+        (("export", "m.pt", "--to"), "--to"),
     ],
 )
 def test_wrong_usage_is_a_line_and_a_hint(
@@ -155,6 +158,25 @@ def test_wrong_usage_is_a_line_and_a_hint(
     assert error.startswith("error: ")
     assert said in error
     assert hint.endswith(f"{arguments[0]} --help' for what it takes")
+
+
+@pytest.mark.parametrize("word", ["optimise", "--fast"])
+def test_an_unknown_command_or_option_is_a_line_and_a_hint(word: str, project: Project) -> None:
+    ended = typed(project, word)
+    assert ended.exit_code == 2
+    error, hint = ended.stderr.splitlines()
+    assert error.startswith("error: ")
+    assert word in error
+    assert hint.startswith("hint: see '")
+    assert hint.endswith(" --help' for what it takes")
+
+
+@pytest.mark.parametrize("words", [(), ("ab",)])
+def test_commands_without_one_show_their_help(words: tuple[str, ...], project: Project) -> None:
+    ended = typed(project, *words)
+    assert ended.exit_code == 2
+    assert "error: " not in ended.output
+    assert "Usage: " in ended.output
 
 
 def test_what_the_system_keeps_from_this_user_is_told(
