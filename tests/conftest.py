@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import shutil
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -35,6 +36,14 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 # Two processes of tests share the cores: what waits in one must not spin in the way of the other.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 TINY_SIDE, TINY_CELL = 64, 16
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Let all processes of the tests share a cache folder of their own, not the user's."""
+    if not hasattr(config, "workerinput"):  # a worker of xdist inherits its parent's
+        folder = tempfile.mkdtemp(prefix="raudo-tests-")
+        os.environ["XDG_CACHE_HOME"] = os.environ["LOCALAPPDATA"] = folder
+        config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
 
 
 @pytest.fixture(autouse=True)
