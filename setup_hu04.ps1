@@ -1,9 +1,11 @@
 # Does on Windows what setup_hu04.sh does elsewhere: creates .venv, installs raudo into it, and on
 # request runs the demo (-Demo) or the linters and the tests (-Test).
 # PYTHON names the Python to use; RAUDO_PIP_ARGS holds more arguments for 'pip install'.
+[CmdletBinding()] # an option that does not exist is an error
 param([switch]$Demo, [switch]$Test)
 
 $ErrorActionPreference = "Stop"
+$PSNativeCommandUseErrorActionPreference = $false # what programs end with is looked at here
 Set-Location $PSScriptRoot
 $VenvPython = ".venv\Scripts\python.exe"
 
