@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import html
 import io
+import math
 import re
 import textwrap
 import warnings
@@ -54,12 +55,17 @@ _WIDE, _NARROW = (6.1, 4.5), (4.4, 4.5)
 """Inches; one is 72 units of the SVG, and a card is about 6.5 or 4.5 of them wide."""
 _LABEL_ALL = 12
 _ALWAYS_LABELLED: tuple[Kind, ...] = ("baseline", "chosen")
-_SIDES = tuple((side, rise) for rise in (0, 14, -14, 26, -26, 38, -38) for side in (1, -1, 0))
+_SIDES = (
+    *((1, 0), (-1, 0), (0, 14), (0, -14)),
+    *((side, rise) for rise in (14, -14, 26, -26, 38, -38) for side in (1, -1, 0)),
+)
 """Where a label may go, best first: side of the point, and pixels above it."""
 _NAME_LENGTH, _ROW_NAME = 28, 17
 """Letters of a name that are shown, and that fit into one line beside a row."""
 _LETTER, _LINE_HEIGHT = 6.3, 11.0
 """About how wide a letter and how tall a line of a label are, pixels."""
+_FAR = 16.0
+"""Pixels from its point past which a label needs a line to it."""
 _BINS = 160
 _LONG_TAIL = 8.0
 """Times the slowest median: a p99 past this would squeeze all the rest together."""
@@ -239,39 +245,55 @@ def _label_points(axes: Axes, points: Sequence[Point], front: Sequence[Point]) -
     ]
     wanted.sort(key=lambda p: (p.kind not in _ALWAYS_LABELLED, p not in front, p.latency))
     frame = axes.get_window_extent()
-    spots = axes.transData.transform([(p.latency, p.quality) for p in points])
+    spots = axes.transData.transform([(p.latency, p.quality) for p in points]).tolist()
     taken: list[Box] = [(x - 7, y - 7, x + 7, y + 7) for x, y in spots]
     taken += _steps(axes.transData.transform([(p.latency, p.quality) for p in front]))
     to_data = axes.transData.inverted().transform
     for point in wanted:
         name = _short(point.name)
-        x, y = axes.transData.transform((point.latency, point.quality))
-        box = _free_place(x, y, _LETTER * len(name), frame, taken)
-        if box is None:
+        x, y = axes.transData.transform((point.latency, point.quality)).tolist()
+        places = _free_places(x, y, _LETTER * len(name), frame, taken)
+        if not places:
             continue
+        near = [box for box in places if _belongs(box, (x, y), spots)]
+        box = (near or places)[0]
         taken.append(box)
         left, low = to_data((box[0], box[1] + 2.5))
         axes.text(left, low, name, color=INK, fontsize=9, zorder=4, parse_math=False)
-        if abs(box[1] + box[3] - 2 * y) > 40:  # so far away that a line must tell whose it is
-            near = to_data((min(max(x, box[0]), box[2]), box[1] if box[1] > y else box[3]))
+        if not near:  # a line must tell whose it is
+            end = to_data((min(max(x, box[0]), box[2]), box[1] if box[1] > y else box[3]))
             axes.plot(
-                *zip(near, (point.latency, point.quality), strict=True),
+                *zip(end, (point.latency, point.quality), strict=True),
                 color=MUTED,
                 linewidth=0.7,
                 zorder=2,
             )
 
 
-def _free_place(x: float, y: float, width: float, frame: Bbox, taken: Sequence[Box]) -> Box | None:
-    """Return the first place for a label beside (x, y) that covers nothing, in pixels."""
+def _free_places(x: float, y: float, width: float, frame: Bbox, taken: Sequence[Box]) -> list[Box]:
+    """Return the places for a label beside (x, y) that cover nothing, in pixels, best first."""
+    free = []
     for side, rise in _SIDES:
         left = x + 10 if side > 0 else x - 10 - width if side < 0 else x - width / 2
         low = y - _LINE_HEIGHT / 2 + rise
         box = (left, low, left + width, low + _LINE_HEIGHT)
         inside = frame.contains(box[0], box[1]) and frame.contains(box[2], box[3])
         if inside and not any(_meet(box, other) for other in taken):
-            return box
-    return None
+            free.append(box)
+    return free
+
+
+def _belongs(box: Box, spot: Sequence[float], spots: Sequence[Sequence[float]]) -> bool:
+    """Tell whether a label is read as that of its own point, which no other is nearer to."""
+    return _distance(box, spot) <= _FAR and all(
+        _distance(box, spot) <= _distance(box, other) for other in spots
+    )
+
+
+def _distance(box: Box, spot: Sequence[float]) -> float:
+    """Return how far a point lies from a box, in pixels."""
+    x, y = spot
+    return math.hypot(max(box[0] - x, 0, x - box[2]), max(box[1] - y, 0, y - box[3]))
 
 
 def _steps(corners: NDArray[np.float64]) -> list[Box]:

@@ -69,6 +69,21 @@ def test_every_point_is_named_and_the_kinds_are_in_the_legend(wide: bool) -> Non
     assert {"baseline", "chosen", "fails", "passes", "Pareto front", "mAP@0.5"} <= set(shown)
 
 
+def test_a_name_beside_another_point_has_a_line_to_its_own() -> None:
+    """Where others crowd round a point, its name goes where there is room."""
+
+    def lines(svg: str) -> int:
+        return svg.count("stroke-width: 0.7")
+
+    alone = [Point("left", 10, 0.5, "baseline"), Point("right", 90, 0.5, "chosen")]
+    assert lines(latency_against_quality(alone, "q", wide=True, label="x")) == 0
+    crowd = [Point(f"engine-of-the-crowd-{i}", 50 + i, 0.5 + i / 1e4, "pass") for i in range(8)]
+    crowded = latency_against_quality(crowd, "q", wide=True, label="x")
+    named = sum(name.startswith("engine-of") for name in texts(crowded))
+    assert named > 2
+    assert 0 < lines(crowded) < named
+
+
 def test_names_are_text_not_markup_nor_formulas() -> None:
     hostile = '<b>$x$ & "y"'
     svg = latency_against_quality([Point(hostile, 1, 1, "chosen")], "q", wide=True, label=hostile)
