@@ -14,10 +14,14 @@ import sysconfig
 from functools import cache
 from importlib import metadata
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import psutil
 
 from raudo.records import Gpu, Machine
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
 
 ISA_FLAGS = {
     "avx2": "AVX2",
@@ -149,6 +153,17 @@ def versions(*packages: str) -> dict[str, str]:
         with contextlib.suppress(metadata.PackageNotFoundError):
             found[package] = metadata.version(package)
     return found
+
+
+def owners(modules: Iterable[str]) -> frozenset[str]:
+    """Return the distributions that installed some modules."""
+    installed = _distributions()
+    return frozenset(owner for module in modules for owner in installed.get(module, ()))
+
+
+@cache
+def _distributions() -> Mapping[str, list[str]]:
+    return metadata.packages_distributions()
 
 
 @cache

@@ -20,7 +20,7 @@ from raudo.errors import RaudoError, UsageError, WorkerError
 from raudo.inputs.gathering import Identity, gather
 from raudo.job import Job
 from raudo.listener import Listener
-from raudo.machine import DISTURBED_SHARE, describe
+from raudo.machine import DISTURBED_SHARE, describe, owners, versions
 from raudo.measuring.throughput import best_setting
 from raudo.presentation.explain import pareto
 from raudo.records import Report, RunSource
@@ -216,7 +216,11 @@ def _conclude(job: Job, timed: Timed, seconds: float) -> Report:
             accuracy_validated=inputs.dataset is not None,
         ),
         machine=job.machine.model_copy(
-            update={"other_load": round(timed.other_load, 4), "disturbed": disturbed}
+            update={
+                "other_load": round(timed.other_load, 4),
+                "disturbed": disturbed,
+                "versions": job.machine.versions | _runtimes(),
+            }
         ),
         gates={t: g.model_dump(exclude_none=True) for t, g in settings.gates.items()},
         candidates=candidates,
@@ -227,6 +231,11 @@ def _conclude(job: Job, timed: Timed, seconds: float) -> Report:
         warnings=inputs.warnings,
     )
     return reporting.write(report, job.run, inputs.files)
+
+
+def _runtimes() -> dict[str, str]:
+    """Return the versions of all runtimes that are installed."""
+    return versions(*sorted(owners(m for backend in discover.backends() for m in backend.modules)))
 
 
 def _keep_compiled(job: Job, decisions: Iterable[Decision]) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from raudo import machine
-from raudo.machine import DISTURBED_SHARE, LoadMonitor, describe, versions
+from raudo.machine import DISTURBED_SHARE, LoadMonitor, describe, owners, versions
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -27,6 +27,11 @@ def test_this_machine_is_described() -> None:
 
 def test_only_installed_packages_have_versions() -> None:
     assert set(versions("numpy", "no-such-package")) == {"numpy"}
+
+
+def test_packages_are_known_by_the_modules_that_they_install() -> None:
+    assert owners(("cv2", "yaml", "no_such_module")) >= {"opencv-python-headless", "PyYAML"}
+    assert owners(()) == frozenset()
 
 
 @pytest.mark.parametrize(

@@ -73,6 +73,16 @@ def test_without_a_baseline_on_the_gpu_nothing_is_compared_there(
     assert rows(report)["null-same"].speedup is not None
 
 
+def test_the_versions_of_the_runtimes_are_told(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(type(discover.backend("null")), "modules", ("typer",))
+    report, run = optimize(project.settings())
+    assert report.machine.versions["typer"]
+    made_with = (run.folder / "reproduce.sh").read_text()
+    assert f"typer {report.machine.versions['typer']}" in made_with
+
+
 def test_the_gates_decide(project: Project) -> None:
     easy = {"speedup": 0.01, "map50_loss_percent": 1}
     report, _ = optimize(project.settings(gates={"production_cpu": easy}))

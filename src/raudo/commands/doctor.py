@@ -7,7 +7,6 @@ import re
 import shutil
 import sys
 import tempfile
-from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -19,7 +18,7 @@ from raudo import discover, machine
 from raudo.records import Record
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable
 
     from raudo.backends.base import Backend, Library
     from raudo.passes.base import Pass
@@ -107,14 +106,8 @@ def _plugin(kind: str, plugin: Backend | Pass) -> Check:
     name = f"{kind} {plugin.name}"
     if missing := plugin.missing():
         return _not_installed(name, missing, plugin.extra)
-    owners = {owner for module in plugin.modules for owner in _owners().get(module, ())}
+    owners = machine.owners(plugin.modules)
     return Check(name=name, status="ok", found=_versions(owners) or "built in")
-
-
-@cache
-def _owners() -> Mapping[str, list[str]]:
-    """Distributions by the module that they install."""
-    return metadata.packages_distributions()
 
 
 def _extra(name: str, extra: str) -> Check:

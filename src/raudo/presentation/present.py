@@ -69,6 +69,11 @@ def change(points: float | None) -> str:
     return f"{rounded:+.1f}" if rounded else "0.0"
 
 
+def points(loss: Interval) -> str:
+    """Return a loss in points (0 to 100)."""
+    return f"{number(loss.value)} points"
+
+
 def megabytes(size: int | None) -> str:
     """Return a size in MB (10^6 bytes)."""
     return MISSING if size is None else f"{number(size / 1e6)} MB"

@@ -71,14 +71,17 @@ def _decisions(report: Report) -> str:
 
 
 def _candidates(report: Report) -> str:
-    titles = ["Candidate", "Status", "Speedup", "p50 ms", "p90", "p95", "p99", "FPS"]
-    titles += ["mAP@0.5", "mAP@0.5:0.95", "Loss of mAP@0.5", "Similarity", "Size", "Memory"]
+    titles = ["Candidate", "Status", "Speedup", "Network", "p50 ms", "p90", "p95", "p99", "FPS"]
+    titles += ["mAP@0.5", "mAP@0.5:0.95", "Loss of mAP@0.5", "Points", "Similarity"]
+    titles += ["Size", "Memory"]
     return "### Candidates\n\n" + _table(titles, (_line(row) for row in present.rows(report)))
 
 
 def _line(row: present.Row) -> list[str]:
     one, times = row.candidate, row.candidate.latency_ms
     speedup, loss, number = one.speedup, one.map50_loss_percent, present.number
+    network = one.measurement.speedup_model if one.measurement else None
+    points = one.accuracy.map50_loss_points if one.accuracy else None
     similarity = one.similarity_percent
     spread = one.similarity.f1_interval if one.similarity and not one.baseline else None
     ranks = (times.p50, times.p90, times.p95, times.p99) if times else (None,) * 4
@@ -88,11 +91,13 @@ def _line(row: present.Row) -> list[str]:
         f"{number(speedup.median)}{present.TIMES} {present.interval(speedup)}"
         if speedup
         else present.MISSING,
+        f"{number(network.median)}{present.TIMES}" if network else present.MISSING,
         *(number(rank) for rank in ranks),
         number(one.throughput_fps),
         present.average_precision(one.map50),
         present.average_precision(one.map50_95),
         f"{number(loss.value)} % {present.interval(loss)}" if loss else present.MISSING,
+        number(points.value) if points else present.MISSING,
         present.MISSING
         if similarity is None
         else f"{number(similarity)} %{f' {present.interval(spread)}' if spread else ''}",
@@ -135,8 +140,13 @@ def _facts(report: Report) -> Iterator[str]:
         asked = ", ".join(f"{titles.get(g, plain(g))} {bound:g}" for g, bound in gates.items())
         yield f"- Gates of {plain(target)}: {asked}"
     machine = report.machine
-    yield f"- {plain(machine.cpu)}, {machine.cores} cores, {plain(machine.system)}"
-    yield f"- {plain(', '.join(f'{name} {v}' for name, v in machine.versions.items()))}"
+    memory = present.number(machine.memory_bytes / 1e9)
+    yield f"- {plain(machine.cpu)}, {machine.cores} cores, {memory} GB, {plain(machine.system)}"
+    yield f"- {plain(', '.join(machine.isa)) or 'no special instructions known'}"
+    if machine.other_load is not None:
+        yield f"- Load of other programs while timing: {present.number(machine.other_load * 100)} %"
+    versions = {"Python": machine.python, **machine.versions}
+    yield f"- {plain(', '.join(f'{name} {v}' for name, v in versions.items()))}"
     for step in report.steps:
         reason = f" ({plain(step.reason)})" if step.reason else ""
         yield f"- {plain(step.step)}: {step.status} in {present.number(step.seconds)} s{reason}"

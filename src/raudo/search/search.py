@@ -196,8 +196,9 @@ class Search:
         if (before := self._tried.get(name)) is None:
             return
         if rival := self._rival(name):
-            job.update(name, remedy=f"not mended: {rival} passes and is as fast or nearly so")
-            job.note(f"recover {name}", "SKIPPED", f"{rival} passes", start)
+            reason = f"{rival} passes and is as fast or nearly so"
+            job.update(name, remedy=f"not mended: {reason}")
+            job.note(f"recover {name}", "SKIPPED", reason, start)
             return
         needed = 2 * before.making + before.checking  # to measure takes about as long as to make
         if needed > seconds:

@@ -106,9 +106,18 @@ def test_figures_are_in_the_table(rendered: Render) -> None:
     text = rendered("html", "full")
     table = text[text.index('class="candidates"') : text.index("</table>")]
     row = table[table.index("openvino-int8") : table.index("openvino-bf16")]
-    for figure in ("5.25", "[5.18, 5.33]", "11.8", "15.0", "0.356", "29.0 %", "71.0 %", "1.95 MB"):
+    figures = ("5.25", "[5.18, 5.33]", "network 5.41", "11.8", "15.0", "0.356", "29.0 %")
+    for figure in (*figures, "14.5 points", "71.0 %", "1.95 MB"):
         assert figure in row
     assert "ran out of memory after 41 s" in table
+
+
+def test_every_stage_has_its_percentiles_and_its_mean(rendered: Render) -> None:
+    text = rendered("html", "full")
+    table = text[text.index("Percentiles of the stages") :]
+    row = re.search(r">openvino-int8</th><td>prepare</td>.*?</tr>", table)
+    assert row is not None
+    assert re.findall(r"<td>([\d.]+)</td>", row.group()) == ["0.42", "0.45", "0.46", "0.53", "0.43"]
 
 
 def test_sections_without_data_are_left_out(rendered: Render) -> None:

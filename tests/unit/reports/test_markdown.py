@@ -32,9 +32,18 @@ def test_every_row_of_a_table_has_the_same_columns(rendered: Callable[[str, str]
 
 def test_candidates_show_their_figures(rendered: Callable[[str, str], str]) -> None:
     (row,) = re.findall(r"^\| openvino-int8 .*$", rendered("markdown", "full"), re.MULTILINE)
-    for figure in ("fails", "[5.18, 5.33]", "11.8", "29.0 %", "[25.8, 32.2]", "71.0 %", "1.95 MB"):
+    figures = ("fails", "[5.18, 5.33]", "| 5.41\N{MULTIPLICATION SIGN} |", "11.8", "29.0 %")
+    for figure in (*figures, "[25.8, 32.2]", "| 14.5 |", "71.0 %", "1.95 MB"):
         assert figure in row
     assert "**openvino-fp32**" in rendered("markdown", "full")
+
+
+def test_the_machine_is_described(rendered: Callable[[str, str], str]) -> None:
+    text = rendered("markdown", "full")
+    assert "- Example CPU @ 2.60GHz, 2 cores, 25.3 GB, Linux 6.1" in text.replace("&#64;", "@")
+    assert "- AVX2, AVX-512, AVX-512 VNNI, AVX-512 BF16" in text
+    assert "Load of other programs while timing: 2.00 %" in text
+    assert "- Python 3.11.9, raudo 0.1.0, numpy 2.2.0, torch 2.14.1" in text
 
 
 def test_nothing_hostile_gets_through(rendered: Callable[[str, str], str]) -> None:
