@@ -227,14 +227,16 @@ def benchmark(
 ) -> None:
     """Time engines side by side in interleaved rounds."""
     from raudo.benchmark import WorkerOptions
-    from raudo.commands.compare import Contest, benchmark_engines, speedup_exit_code
+    from raudo.commands.compare import Contest, benchmark_engines, gates_of
+    from raudo.decide import exit_code
     from raudo.presentation import console
 
     contest = Contest(tuple(engines), model, WorkerOptions(timeout, trust_checkpoint))
+    gates = gates_of("benchmark", speedup=speedup)
     with console.ProgressListener() as listener:
-        timed, baseline = benchmark_engines(contest, images, budget, speedup, listener)
-    console.show_timed(timed, baseline, as_json=json)
-    raise typer.Exit(speedup_exit_code(timed, baseline, speedup))
+        raced = benchmark_engines(contest, images, budget, gates, listener)
+    console.show_raced(raced, as_json=json)
+    raise typer.Exit(exit_code(raced.verdicts, raced.verdicts))
 
 
 @app.command()
@@ -252,14 +254,16 @@ def validate(
 ) -> None:
     """Score engines on a labelled data set: mAP, its loss, and similarity."""
     from raudo.benchmark import WorkerOptions
-    from raudo.commands.compare import Contest, accuracy_exit_code, validate_engines
+    from raudo.commands.compare import Contest, gates_of, validate_engines
+    from raudo.decide import exit_code
     from raudo.presentation import console
 
     contest = Contest(tuple(engines), model, WorkerOptions(timeout, trust_checkpoint))
+    gates = gates_of("validate", map50_loss_percent=loss, similarity_percent=similarity)
     with console.ProgressListener() as listener:
-        scored = validate_engines(contest, data, words(splits) or (), listener)
+        scored = validate_engines(contest, data, words(splits) or (), gates, listener)
     console.show_scored(scored, as_json=json)
-    raise typer.Exit(accuracy_exit_code(scored, loss, similarity))
+    raise typer.Exit(exit_code(scored.verdicts, scored.verdicts))
 
 
 @app.command()
@@ -275,7 +279,9 @@ def report(
     from raudo.workspace import resolve_run
 
     found = resolve_run(run)
-    content = rerender(found)
+    with console.ProgressListener() as listener:
+        listener.step("Writing the report")
+        content = rerender(found)
     if json:
         typer.echo(content.model_dump_json(indent=2))
     else:

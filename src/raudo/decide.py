@@ -8,7 +8,7 @@ its estimate; where its interval straddles the gate, the verdict says so.
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from raudo.checks import GATE_TITLES, Check, assess, needed_count, overall
 from raudo.records import TARGETS, Decision
@@ -25,6 +25,7 @@ LOCALIZATION_LOSS_PERCENT = 1.0
 NOT_VALIDATED = "accuracy not validated: there was no labelled data set"
 
 _CLOSEST = 3
+Asked = TypeVar("Asked", bound=str)
 
 
 def decide(
@@ -70,14 +71,14 @@ def asked_targets(targets: Sequence[Target], *, has_gpu: bool) -> tuple[Target, 
     return ("production_cpu", "production_gpu") if has_gpu else ("production_cpu",)
 
 
-def exit_code(decisions: Mapping[Target, Decision], targets: Iterable[Target]) -> int:
+def exit_code(decisions: Mapping[Asked, Decision], asked: Iterable[Asked]) -> int:
     """Return 0 if nothing fails, 1 if a gate failed, 3 if the most that is left is open.
 
     Args:
-        decisions: What `decide` returned.
-        targets: The targets that count; one that was SKIPPED fails nothing.
+        decisions: What `decide` returned, or decisions on single engines.
+        asked: Those that count; one that was SKIPPED fails nothing.
     """
-    verdicts = {decisions[target].verdict for target in targets if target in decisions}
+    verdicts = {decisions[each].verdict for each in asked if each in decisions}
     if "FAIL" in verdicts:
         return 1
     return 3 if "INCONCLUSIVE" in verdicts else 0
@@ -94,6 +95,20 @@ def passing(
         if overall(assess(c, gates, accuracy_validated=accuracy_validated)) == "pass"
     ]
     return tuple(sorted(passed, key=lambda c: (-_median(c), c.name)))
+
+
+def judge(candidate: Candidate, checks: Sequence[Check]) -> Decision:
+    """Decide on one candidate alone, by some of the gates.
+
+    Args:
+        candidate: An engine that was measured.
+        checks: How it stands to those gates.
+    """
+    pair = (candidate, tuple(checks))
+    outcome = overall(checks)
+    if outcome == "pass":
+        return Decision(verdict="PASS", choice=candidate.name, reasons=tuple(_passes(pair)))
+    return _failed([pair]) if outcome == "fail" else _inconclusive([pair])
 
 
 def _decide_development(candidates: Sequence[Candidate]) -> Decision:
@@ -183,14 +198,8 @@ def _distance(pair: Assessed) -> tuple[int, float]:
 
 
 def _passed(chosen: Assessed, assessed: Sequence[Assessed]) -> Decision:
-    candidate, checks = chosen
-    reasons = [
-        f"{candidate.name} passes on {GATE_TITLES[check.gate]}: {_measured(check)} "
-        f"(gate: {_demand(check)})"
-        for check in checks
-    ]
-    reasons += _callouts(candidate, checks)
-    steps = []
+    candidate, _ = chosen
+    reasons, steps = _passes(chosen), []
     for other, other_checks in assessed[: assessed.index(chosen)]:
         problems = [c for c in other_checks if c.outcome != "pass"]
         reasons += [f"faster, but not chosen: {problem(other, check)}" for check in problems]
@@ -206,6 +215,17 @@ def _passed(chosen: Assessed, assessed: Sequence[Assessed]) -> Decision:
         reasons=tuple(reasons),
         next_steps=_once(steps),
     )
+
+
+def _passes(passed: Assessed) -> list[str]:
+    """Say how one candidate passes each gate."""
+    candidate, checks = passed
+    told = [
+        f"{candidate.name} passes on {GATE_TITLES[check.gate]}: {_measured(check)} "
+        f"(gate: {_demand(check)})"
+        for check in checks
+    ]
+    return told + _callouts(candidate, checks)
 
 
 def _inconclusive(undecided: Sequence[Assessed]) -> Decision:
@@ -272,12 +292,20 @@ def problem(candidate: Candidate, check: Check) -> str:
     if check.outcome == "fail":
         return (
             f"{candidate.name} fails on {title} by {_with_unit(check, check.shortfall)}: "
-            f"{_measured(check)} (gate: {_demand(check)})"
+            f"{_measured(check)} (gate: {_demand(check)}){_divergence(candidate, check)}"
         )
     return (
         f"{candidate.name} is undecided on {title}: {_measured(check)} straddles the gate "
         f"({_demand(check)}) by {_with_unit(check, _overreach(check))}"
     )
+
+
+def _divergence(candidate: Candidate, check: Check) -> str:
+    """Say which stage is the first to differ from the baseline's, where that explains a failure."""
+    stage = candidate.similarity.diverges if candidate.similarity else None
+    if stage is None or check.gate == "speedup":
+        return ""
+    return f"; it diverges from the baseline in its {stage}"
 
 
 def _overreach(check: Check) -> float:
@@ -324,7 +352,7 @@ def _settle(candidate: Candidate, check: Check) -> str:
     if check.value is None:
         return f"measure the {GATE_TITLES[check.gate]} of {candidate.name}"
     what = "rounds" if check.gate == "speedup" else "labelled images"
-    way = "raise `timing_budget`" if check.gate == "speedup" else "validate on a larger data set"
+    way = _LONGER if check.gate == "speedup" else "validate on a larger data set"
     needed = needed_count(check)
     if needed is None:
         return (
@@ -334,6 +362,7 @@ def _settle(candidate: Candidate, check: Check) -> str:
     return f"{way}: about {needed:,} {what} would settle {candidate.name}, it had {check.count:,}"
 
 
+_LONGER = "time for longer (`timing_budget`; `raudo benchmark`: `--budget`)"
 _FASTER = (
     "change the export settings: a smaller or a rectangular input (`size`) computes less",
     "try another precision, BF16 or INT8, where this machine speeds it up",

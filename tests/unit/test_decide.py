@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from raudo.checks import assess, needed_count, overall
 from raudo.config import Gates, default_gates
-from raudo.decide import NOT_VALIDATED, decide, exit_code
+from raudo.decide import NOT_VALIDATED, decide, exit_code, judge
 from raudo.records import (
     TARGETS,
     Accuracy,
@@ -194,6 +194,37 @@ def test_a_failed_gate_is_named_with_its_distance_and_a_remedy() -> None:
     assert "calibrat" not in said(on_cpu(candidate(loss=(3.0, 2.0, 4.0))))
     on_gpu = candidate(targets=("production_gpu",), speedup=(2.0, 1.9, 2.1))
     assert "GPU settings" in said(run(on_gpu)["production_gpu"])
+
+
+def test_what_detects_worse_says_in_which_stage() -> None:
+    alike = Similarity(
+        images=91, f1_percent=90, mean_iou=0.9, score_shift=-0.1, diverges="preparation"
+    )
+    worse = candidate(similarity=90.0).model_copy(update={"similarity": alike})
+    assert "diverges from the baseline in its preparation" in said(on_cpu(worse))
+    slow = candidate(speedup=(1.4, 1.3, 1.45)).model_copy(update={"similarity": alike})
+    assert "diverges" not in said(on_cpu(slow))
+
+
+@pytest.mark.parametrize(
+    ("change", "verdict"),
+    [
+        ({}, "PASS"),
+        ({"similarity": 90.0}, "FAIL"),
+        ({"loss": (0.5, -1.4, 2.8)}, "INCONCLUSIVE"),
+        ({"speedup": None}, "PASS"),
+    ],
+)
+def test_one_engine_alone_is_judged_by_the_gates_that_were_measured(
+    change: dict[str, object], verdict: Verdict
+) -> None:
+    engine = candidate(**change)  # type: ignore[arg-type]
+    checks = assess(engine, default_gates()[CPU], accuracy_validated=True)
+    decision = judge(engine, [check for check in checks if check.gate != "speedup"])
+    assert decision.verdict == verdict
+    assert (decision.choice == engine.name) == (verdict == "PASS")
+    assert all(engine.name in reason for reason in decision.reasons)
+    assert bool(decision.next_steps) == (verdict != "PASS")
 
 
 def test_the_closest_failures_come_first() -> None:

@@ -15,13 +15,16 @@ from raudo import benchmark
 from raudo.accuracy.scoring import Scorer
 from raudo.benchmark import TimingPlan, WorkerOptions
 from raudo.build import ModelFile, build
+from raudo.checks import assess
+from raudo.config import Gates, checked, default_gates
+from raudo.decide import judge
 from raudo.errors import DataError, UsageError
 from raudo.images import VIDEO_SUFFIXES, decode
 from raudo.inputs import data
 from raudo.inputs.gathering import extract_frames, inspect
 from raudo.measuring.evaluate import evaluate
 from raudo.plan import baseline_plan
-from raudo.records import Accuracy, Record, Similarity
+from raudo.records import Accuracy, Candidate, Decision, Record, Similarity
 from raudo.worker import Worker
 from raudo.workspace import read_artifact
 
@@ -30,7 +33,7 @@ if TYPE_CHECKING:
 
     from raudo.benchmark import Timed
     from raudo.listener import Listener
-    from raudo.records import Device, Spec, Speedup
+    from raudo.records import Device, Manifest, Spec, Speedup
 
 
 class Scores(Record):
@@ -45,11 +48,19 @@ class Scored(Record):
 
     baseline: str = Field(description="The engine that the others are compared to")
     engines: dict[str, Scores]
+    verdicts: dict[str, Decision] = Field(
+        default_factory=dict, description="Of every engine but the baseline"
+    )
     warnings: tuple[str, ...] = ()
 
-    def others(self) -> tuple[Scores, ...]:
-        """Return the scores of all engines but the baseline."""
-        return tuple(scores for name, scores in self.engines.items() if name != self.baseline)
+
+def gates_of(command: str, **bounds: float) -> Gates:
+    """Return the usual gates, but for those that a command was given.
+
+    Raises:
+        UsageError: A bound makes no sense.
+    """
+    return checked(Gates, command, **(default_gates()["production_cpu"].model_dump() | bounds))
 
 
 @dataclass(frozen=True)
@@ -60,13 +71,29 @@ class Entrants:
         engines: Engine file by name, those of baselines among them.
         baseline: Name of the engine whose detections the others are compared with.
         references: The engine that an engine's speedup is relative to, on its own device.
+        manifests: Of the engines, without those of baselines that were made for them.
         spec: What all of them take and give.
     """
 
     engines: dict[str, Path]
     baseline: str
     references: dict[str, str]
+    manifests: dict[str, Manifest]
     spec: Spec
+
+    def candidate(self, name: str, **measured: object) -> Candidate:
+        """Return one of the engines as gates are held against it."""
+        manifest = self.manifests[name]
+        return Candidate.model_validate(
+            {
+                "name": name,
+                "backend": manifest.backend,
+                "precision": manifest.precision,
+                "status": "OK",
+                "targets": ("production_gpu" if manifest.device == "gpu" else "production_cpu",),
+                **measured,
+            }
+        )
 
 
 @dataclass(frozen=True)
@@ -96,18 +123,19 @@ class Contest:
         if not artifacts or len(named) < len(artifacts):
             raise UsageError("give engine files, each once", hint="for instance models/model.onnx")
         files = {name: a.path for name, a in named.items()}
+        manifests = {name: a.manifest for name, a in named.items()}
         spec = artifacts[0].manifest.spec
         if self.model is None:
             first = next(iter(named))
-            yield Entrants(files, first, dict.fromkeys(named, first), spec)
+            yield Entrants(files, first, dict.fromkeys(named, first), manifests, spec)
             return
-        devices = {name: a.manifest.device for name, a in named.items()}
+        devices = {name: manifest.device for name, manifest in manifests.items()}
         with tempfile.TemporaryDirectory(prefix="raudo-") as folder:
             made = self._baselines(spec, Path(folder), dict.fromkeys(devices.values()))
             bases = {device: path.stem for device, path in made.items()}
             references = {name: bases[device] for name, device in devices.items()}
             files = {**{path.stem: path for path in made.values()}, **files}
-            yield Entrants(files, next(iter(bases.values())), references, spec)
+            yield Entrants(files, next(iter(bases.values())), references, manifests, spec)
 
     def _baselines(self, spec: Spec, folder: Path, devices: Iterable[Device]) -> dict[Device, Path]:
         """Make the engines of the model itself, at the engines' input size, by device."""
@@ -128,24 +156,36 @@ def _label(engine: Path) -> str:
     return f"{engine.parent.name}/{engine.name}" if engine.parent.name else engine.name
 
 
+@dataclass(frozen=True)
+class Raced:
+    """What `raudo benchmark` found.
+
+    Attributes:
+        baseline: The engine that the others are compared to.
+        timed: The measurements.
+        verdicts: Of every engine but the baseline.
+    """
+
+    baseline: str
+    timed: Timed
+    verdicts: dict[str, Decision]
+
+
 def benchmark_engines(
-    contest: Contest, images: Path, budget: float, threshold: float, listener: Listener
-) -> tuple[Timed, str]:
+    contest: Contest, images: Path, budget: float, gates: Gates, listener: Listener
+) -> Raced:
     """Time engine files side by side.
 
     Args:
         contest: What to time.
         images: An image, a folder, a data set or a video to take frames from.
         budget: Most seconds for the rounds.
-        threshold: The speedup that rounds are added for until it is decided.
+        gates: Of them the speedup; rounds are added until it is decided.
         listener: Is told how it goes on.
-
-    Returns:
-        The measurements, and the baseline's name.
     """
 
     def settled(speedups: Mapping[str, Speedup]) -> bool:
-        return not any(s.low < threshold <= s.high for s in speedups.values())
+        return not any(s.low < gates.speedup <= s.high for s in speedups.values())
 
     listener.step("Opening the engines")
     with contest.entered() as entrants, tempfile.TemporaryDirectory() as scratch:
@@ -163,7 +203,21 @@ def benchmark_engines(
         timed = benchmark.benchmark(
             entrants.engines, entrants.baseline, files, plan, contest.options
         )
-        return timed, entrants.baseline
+        verdicts = {
+            name: _verdict_on_speed(entrants, name, timed, gates)
+            for name in entrants.manifests
+            if name != entrants.baseline
+        }
+        return Raced(entrants.baseline, timed, verdicts)
+
+
+def _verdict_on_speed(entrants: Entrants, name: str, timed: Timed, gates: Gates) -> Decision:
+    if name in timed.failed:
+        return Decision(verdict="FAIL", choice=None, reasons=(f"{name}: {timed.failed[name]}",))
+    measured = timed.measurements[name]
+    candidate = entrants.candidate(name, speedup=measured.speedup, measurement=measured)
+    checks = assess(candidate, gates, accuracy_validated=False)
+    return judge(candidate, [check for check in checks if check.gate == "speedup"])
 
 
 def frame_files(source: Path, scratch: Path) -> tuple[Path, ...]:
@@ -176,7 +230,7 @@ def frame_files(source: Path, scratch: Path) -> tuple[Path, ...]:
 
 
 def validate_engines(
-    contest: Contest, source: Path, splits: Sequence[str], listener: Listener
+    contest: Contest, source: Path, splits: Sequence[str], gates: Gates, listener: Listener
 ) -> Scored:
     """Score engine files on a data set, against its labels and against the baseline.
 
@@ -184,6 +238,7 @@ def validate_engines(
         contest: What to score.
         source: The labelled data set.
         splits: Splits to score on.
+        gates: Of them the losses and the similarity.
         listener: Is told how it goes on.
     """
     listener.step("Opening the engines")
@@ -208,30 +263,29 @@ def validate_engines(
                 )
         scorer = Scorer(dataset, evaluations[baseline])
         listener.step("Comparing with the baseline", len(evaluations))
-        scores = {}
+        scores, verdicts = {}, {}
         for done, (name, evaluation) in enumerate(evaluations.items(), 1):
             accuracy, similarity = scorer.score(evaluation)
             scores[name] = Scores(accuracy=accuracy, similarity=similarity)
+            if name != baseline and name in entrants.manifests:
+                verdicts[name] = _verdict_on_accuracy(entrants, name, scores[name], gates)
             listener.advance(done)
-    return Scored(baseline=baseline, engines=scores, warnings=(warning,) if warning else ())
+    warnings = (warning,) if warning else ()
+    return Scored(baseline=baseline, engines=scores, verdicts=verdicts, warnings=warnings)
+
+
+def _verdict_on_accuracy(entrants: Entrants, name: str, scores: Scores, gates: Gates) -> Decision:
+    accuracy, similarity = scores.accuracy, scores.similarity
+    candidate = entrants.candidate(
+        name,
+        accuracy=accuracy,
+        map50_loss_percent=accuracy.map50_loss_percent if accuracy else None,
+        similarity=similarity,
+        similarity_percent=similarity.f1_percent if similarity else None,
+    )
+    checks = assess(candidate, gates, accuracy_validated=True)
+    return judge(candidate, [check for check in checks if check.gate != "speedup"])
 
 
 def _advance(listener: Listener, before: int, count: int) -> None:
     listener.advance(before + count)
-
-
-def speedup_exit_code(timed: Timed, baseline: str, gate: float) -> int:
-    """Return 0 if every engine but the baseline is fast enough, 1 if one is not, 3 if unsettled."""
-    speedups = [m.speedup for n, m in timed.measurements.items() if n != baseline and m.speedup]
-    if timed.failed or any(s.high < gate for s in speedups):
-        return 1
-    return 3 if any(s.low < gate for s in speedups) else 0
-
-
-def accuracy_exit_code(scored: Scored, loss: float, similarity: float) -> int:
-    """Return 0 if every engine but the baseline is as good, 1 if one is not, 3 if unsettled."""
-    losses = [s.accuracy.map50_loss_percent for s in scored.others() if s.accuracy]
-    alike = [s.similarity.f1_percent for s in scored.others() if s.similarity]
-    if any(i is not None and i.low >= loss for i in losses) or any(f <= similarity for f in alike):
-        return 1
-    return 3 if any(i is None or i.high >= loss for i in losses) else 0

@@ -15,7 +15,7 @@ from rich.table import Table
 from raudo.listener import Listener
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
     from types import TracebackType
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from raudo.benchmark import Timed
     from raudo.commands.catalogue import Entry
-    from raudo.commands.compare import Scored
+    from raudo.commands.compare import Raced, Scored
     from raudo.commands.detect import Summary
     from raudo.records import (
         Candidate,
@@ -48,8 +48,18 @@ STYLES = {
 MARKS = {"PASS": "✔", "FAIL": "✘", "INCONCLUSIVE": "?", "SKIPPED": "-"}
 WIDE = 120
 """Columns of a terminal that have room for intervals."""
-out = Console()
-err = Console(stderr=True)
+
+
+class Lines(Console):
+    """A console whose lines stay whole in files and pipes; a terminal breaks them at words."""
+
+    def say(self, text: str, *, markup: bool = True) -> None:
+        """Print one line."""
+        self.print(text, highlight=False, markup=markup, soft_wrap=not self.is_terminal)
+
+
+out = Lines()
+err = Lines(stderr=True)
 
 
 class ProgressListener(Listener):
@@ -109,8 +119,8 @@ class ProgressListener(Listener):
     def finished(self, name: str, status: Status, reason: str) -> None:
         """Print a line for the candidate, above the bar."""
         self._insist()
-        line = f"  {styled(status)} {name}  [dim]{escape(reason)}[/]"
-        self._progress.console.print(line, highlight=False)
+        why = f"  [dim]{escape(reason)}[/]" if reason else ""
+        err.say(f"  {styled(status)} {name}{why}")
 
 
 def styled(word: str) -> str:
@@ -123,12 +133,12 @@ def show_report(report: Report, where: Path, *, explained: bool = False) -> None
     out.print(candidates_table(report.candidates, out.width))
     for c in report.candidates:
         if c.status != "OK":
-            out.print(f"{styled(c.status)} {c.name}: {escape(c.reason)}", highlight=False)
+            out.say(f"{styled(c.status)} {c.name}: {escape(c.reason)}")
     if explained:
         from raudo.presentation.explain import explain
 
         for name, why in explain(report):
-            out.print(f"[bold]{name}[/]: {escape(why)}", highlight=False)
+            out.say(f"[bold]{name}[/]: {escape(why)}")
     for target, decision in report.decisions.items():
         show_decision(target, decision)
     warnings = report.warnings
@@ -147,11 +157,11 @@ def show_decision(target: str, decision: Decision) -> None:
         name = f"{decision.best_throughput}, " if other else ""
         choice += f" (most frames a second: {name}{decision.throughput_setting.title})"
     mark = MARKS[decision.verdict]
-    out.print(f"\n{mark} {target}: {styled(decision.verdict)}{choice}", highlight=False)
+    out.say(f"\n{mark} {target}: {styled(decision.verdict)}{choice}")
     for reason in decision.reasons:
-        out.print(f"    {reason}", highlight=False, markup=False)
+        out.say(f"    {reason}", markup=False)
     for step in decision.next_steps:
-        out.print(f"    next: {step}", highlight=False, markup=False)
+        out.say(f"    next: {step}", markup=False)
 
 
 def candidates_table(candidates: Sequence[Candidate], width: int) -> Table:
@@ -182,7 +192,7 @@ def timing_table(timed: Timed, baseline: str, width: int) -> Table:
     """Return the table of `raudo benchmark`; a narrow one leaves intervals and some stages out."""
     wide = width >= WIDE
     stages: tuple[Stage, ...] = ("prepare", "infer", "select") if wide else ("infer",)
-    table = _numbers("engine", *stages, "p50 ms", "p99 ms", "speedup", "FPS")
+    table = _numbers("engine", *stages, "p50 ms", "p99 ms", "speedup", "network", "FPS")
     for name, measured in timed.measurements.items():
         total = measured.stages["end_to_end"]
         table.add_row(
@@ -190,6 +200,7 @@ def timing_table(timed: Timed, baseline: str, width: int) -> Table:
             *(f"{measured.stages[s].p50:.2f}" for s in stages),
             *(f"{value:.2f}" for value in (total.p50, total.p99)),
             _speedup(measured.speedup, wide),
+            _speedup(measured.speedup_model, wide=False),
             _number(max((t.fps for t in measured.throughput), default=None), 1),
         )
     return table
@@ -198,15 +209,20 @@ def timing_table(timed: Timed, baseline: str, width: int) -> Table:
 def scores_table(found: Scored, width: int) -> Table:
     """Return the table of `raudo validate`; a narrow one leaves intervals out."""
     wide = width >= WIDE
-    table = _numbers("engine", "mAP50", "loss %", "mAP50-95", "loss %", "similar %")
+    points = ("points",) if wide else ()
+    titles = ("mAP50", "loss %", "points", "mAP50-95", "loss %", *points, "similar %")
+    table = _numbers("engine", *titles)
     for name, scores in found.engines.items():
         accuracy, similarity = scores.accuracy, scores.similarity
+        strict = (accuracy,) if wide else ()
         table.add_row(
             _named(name, found.baseline),
             _number(accuracy.map50 if accuracy else None, 4),
             _interval(accuracy.map50_loss_percent if accuracy else None, wide),
+            _interval(accuracy.map50_loss_points if accuracy else None, wide=False),
             _number(accuracy.map50_95 if accuracy else None, 4),
             _interval(accuracy.map50_95_loss_percent if accuracy else None, wide),
+            *(_interval(a.map50_95_loss_points if a else None, wide=False) for a in strict),
             _similar(similarity, wide),
         )
     return table
@@ -253,14 +269,15 @@ def _interval(value: Interval | None, wide: bool) -> str:
     return _fixed(value.value) + ends
 
 
-def show_timed(timed: Timed, baseline: str, *, as_json: bool) -> None:
+def show_raced(raced: Raced, *, as_json: bool) -> None:
     """Print what `raudo benchmark` measured."""
     if as_json:
-        print_json({"baseline": baseline, **timed.model_dump(mode="json")})
+        verdicts = {name: made.model_dump(mode="json") for name, made in raced.verdicts.items()}
+        timed = raced.timed.model_dump(mode="json")
+        print_json({"baseline": raced.baseline, "verdicts": verdicts, **timed})
     else:
-        out.print(timing_table(timed, baseline, out.width))
-        for name, reason in timed.failed.items():
-            out.print(f"{styled('FAILED')} {escape(name)}: {escape(reason)}", highlight=False)
+        out.print(timing_table(raced.timed, raced.baseline, out.width))
+        show_verdicts(raced.verdicts)
 
 
 def show_scored(found: Scored, *, as_json: bool) -> None:
@@ -269,13 +286,20 @@ def show_scored(found: Scored, *, as_json: bool) -> None:
         print_json(found.model_dump(mode="json"))
     else:
         out.print(scores_table(found, out.width))
+        show_verdicts(found.verdicts)
         show_warnings(found.warnings)
+
+
+def show_verdicts(verdicts: Mapping[str, Decision]) -> None:
+    """Print how each engine stands to the gates."""
+    for name, decision in verdicts.items():
+        show_decision(escape(name), decision.model_copy(update={"choice": None}))
 
 
 def show_warnings(warnings: Sequence[str]) -> None:
     """Print what the user should know."""
     for warning in warnings:
-        out.print(f"\n[yellow]warning:[/] {escape(warning)}", highlight=False)
+        out.say(f"\n[yellow]warning:[/] {escape(warning)}")
 
 
 def show_detected(summary: Summary, *, as_json: bool) -> None:

@@ -10,16 +10,16 @@ from typer.testing import CliRunner
 
 from canned_runs import labelled
 from null_engines import null_engine
+from raudo import benchmark
 from raudo.benchmark import Timed
 from raudo.cli import app
+from raudo.commands import compare
 from raudo.commands.compare import (
     Contest,
-    Scored,
     Scores,
-    accuracy_exit_code,
     benchmark_engines,
     frame_files,
-    speedup_exit_code,
+    gates_of,
     validate_engines,
 )
 from raudo.errors import DataError, UsageError
@@ -27,6 +27,7 @@ from raudo.listener import Listener
 from raudo.records import Accuracy, Interval, Measurement, Percentiles, Similarity, Speedup
 
 SAMPLES = Path(__file__).parents[3] / "samples"
+GATES = gates_of("benchmark")
 
 
 @pytest.fixture
@@ -44,7 +45,7 @@ def dataset(tmp_path: Path, engines: tuple[Path, Path]) -> Path:
 
 
 def test_the_first_engine_is_the_baseline(engines: tuple[Path, Path], dataset: Path) -> None:
-    found = validate_engines(Contest(engines), dataset, ("val",), Listener())
+    found = validate_engines(Contest(engines), dataset, ("val",), GATES, Listener())
     assert found.baseline == "e/one.npz"
     assert list(found.engines) == ["e/one.npz", "e/two.npz"]
     itself, other = found.engines.values()
@@ -56,7 +57,8 @@ def test_the_first_engine_is_the_baseline(engines: tuple[Path, Path], dataset: P
     assert itself.accuracy.map50_loss_percent.value == 0
     assert other.similarity is not None
     assert other.similarity.f1_percent < 100
-    assert found.others() == (other,)
+    assert list(found.verdicts) == ["e/two.npz"]
+    assert found.verdicts["e/two.npz"].verdict == "FAIL"
 
 
 @pytest.mark.slow
@@ -75,7 +77,7 @@ def test_a_data_set_of_another_number_of_classes_is_refused(
 ) -> None:
     dataset.write_text("path: .\nval: images/val\nnames: [cat, horse, dog]\n")
     with pytest.raises(DataError, match="3 classes"):
-        validate_engines(Contest(engines), dataset, ("val",), Listener())
+        validate_engines(Contest(engines), dataset, ("val",), GATES, Listener())
 
 
 @pytest.mark.parametrize("twice", [False, True], ids=["none", "twice"])
@@ -89,11 +91,12 @@ def test_there_must_be_something_to_compare(engines: tuple[Path, Path], twice: b
 def test_engines_are_timed_on_the_images_of_a_data_set(
     engines: tuple[Path, Path], dataset: Path
 ) -> None:
-    timed, baseline = benchmark_engines(Contest(engines), dataset, 0.5, 1.5, Listener())
-    assert baseline == "e/one.npz"
-    assert set(timed.measurements) == {"e/one.npz", "e/two.npz"}
-    assert timed.failed == {}
-    speedup = timed.measurements[baseline].speedup
+    raced = benchmark_engines(Contest(engines), dataset, 0.5, GATES, Listener())
+    assert raced.baseline == "e/one.npz"
+    assert set(raced.timed.measurements) == {"e/one.npz", "e/two.npz"}
+    assert raced.timed.failed == {}
+    assert list(raced.verdicts) == ["e/two.npz"]
+    speedup = raced.timed.measurements[raced.baseline].speedup
     assert speedup is not None
     assert speedup.median == 1
 
@@ -112,7 +115,7 @@ def test_frames_come_from_whatever_is_given(dataset: Path, tmp_path: Path) -> No
 def speedup(low: float, high: float) -> Measurement:
     times = Percentiles(p50=1, p90=1, p95=1, p99=1, mean=1)
     return Measurement(
-        stages={"end_to_end": times},
+        stages=dict.fromkeys(("decode", "prepare", "infer", "select", "end_to_end"), times),
         rounds=9,
         samples_ms=(),
         load_seconds=1,
@@ -122,21 +125,38 @@ def speedup(low: float, high: float) -> Measurement:
 
 
 @pytest.mark.parametrize(
-    ("low", "high", "failed", "code"),
+    ("low", "high", "code", "said"),
     [
-        (1.6, 1.8, {}, 0),
-        (1.5, 1.5, {}, 0),
-        (1.2, 1.4, {}, 1),
-        (1.4, 1.6, {}, 3),
-        (1.6, 1.8, {"crashed": "it crashed"}, 1),
+        (1.6, 1.8, 0, "e/two.npz: PASS e/two.npz passes on speedup: 1.70x [1.60, 1.80]"),
+        (1.5, 1.5, 0, "passes on speedup: 1.50x"),
+        (1.2, 1.4, 1, "e/two.npz: FAIL e/two.npz fails on speedup by 0.20x"),
+        (1.4, 1.62, 3, "e/two.npz: INCONCLUSIVE e/two.npz is undecided on speedup: 1.51x"),
+        (None, None, 1, "e/two.npz: FAIL e/two.npz: it crashed"),
     ],
 )
-def test_the_exit_code_of_a_benchmark(
-    low: float, high: float, failed: dict[str, str], code: int
+def test_a_benchmark_ends_with_its_verdict(
+    low: float | None,
+    high: float,
+    code: int,
+    said: str,
+    engines: tuple[Path, Path],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    measurements = {"base": speedup(1, 1), "engine": speedup(low, high)}
-    timed = Timed(measurements=measurements, failed=failed, other_load=0)
-    assert speedup_exit_code(timed, "base", 1.5) == code
+    measured = {"e/one.npz": speedup(1, 1)}
+    failed = {"e/two.npz": "it crashed"} if low is None else {}
+    if low is not None:
+        measured["e/two.npz"] = speedup(low, high)
+    timed = Timed(measurements=measured, failed=failed, other_load=0)
+    monkeypatch.setattr(benchmark, "benchmark", lambda *_: timed)
+    image = next((SAMPLES / "coco-mini/images/val").iterdir())
+    words = ["benchmark", *map(str, engines), "--images", str(image)]
+    ended = CliRunner().invoke(app, words)
+    assert ended.exit_code == code, ended.output
+    shown = " ".join(ended.stdout.split())
+    assert said in shown
+    assert ("next: " in shown) == (code != 0 and not failed), "what to try next"
+    found = json.loads(CliRunner().invoke(app, [*words, "--json"]).stdout)
+    assert list(found["verdicts"]) == ["e/two.npz"]
 
 
 def scores(low: float | None, high: float = 0, similarity: float = 99.9) -> Scores:
@@ -148,21 +168,53 @@ def scores(low: float | None, high: float = 0, similarity: float = 99.9) -> Scor
 
 
 @pytest.mark.parametrize(
-    ("engine", "code"),
+    ("second", "code", "said"),
     [
-        (scores(-0.2, 0.9), 0),
-        (scores(1.0, 2.0), 1),
-        (scores(0.5, 1.5), 3),
-        (scores(None), 3),
-        (scores(-0.2, 0.9, similarity=98.0), 1),
+        (scores(-0.2, 0.9), 0, "passes on loss of mAP@0.5: 0.35 % [-0.20, 0.90]"),
+        (scores(1.0, 2.0), 1, "fails on loss of mAP@0.5 by 0.50 %"),
+        (scores(0.5, 1.5), 3, "is undecided on loss of mAP@0.5"),
+        (scores(None), 3, "loss of mAP@0.5 was not measured"),
+        (scores(-0.2, 0.9, similarity=98.0), 1, "fails on similarity by 0.00 %"),
     ],
     ids=["pass", "loss", "straddles", "no-interval", "similarity"],
 )
-def test_the_exit_code_of_a_validation(engine: Scores, code: int) -> None:
-    scored = Scored(baseline="base", engines={"base": scores(0), "engine": engine})
-    assert accuracy_exit_code(scored, loss=1.0, similarity=98.0) == code
+def test_a_validation_ends_with_its_verdict(
+    second: Scores,
+    code: int,
+    said: str,
+    engines: tuple[Path, Path],
+    dataset: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    given = iter((scores(5, 6, similarity=0), second))  # the baseline itself decides nothing
+
+    class Canned:
+        def __init__(self, *_: object) -> None:
+            pass
+
+        def score(self, _: object) -> tuple[Accuracy | None, Similarity | None]:
+            one = next(given)
+            return one.accuracy, one.similarity
+
+    monkeypatch.setattr(compare, "Scorer", Canned)
+    monkeypatch.setattr(compare, "evaluate", lambda *_, **__: None)
+    words = ["validate", *map(str, engines), "--data", str(dataset)]
+    ended = CliRunner().invoke(app, words)
+    assert ended.exit_code == code, ended.output
+    shown = " ".join(ended.stdout.split())
+    assert f"e/two.npz {said}" in shown.replace("e/two.npz:", "e/two.npz")
+    assert "e/one.npz: " not in shown
+    assert ("next: " in shown) == (code != 0), "what to try next"
 
 
-def test_the_baseline_itself_decides_nothing() -> None:
-    alone = Scored(baseline="base", engines={"base": scores(5, 6, similarity=0)})
-    assert accuracy_exit_code(alone, loss=1.0, similarity=98.0) == 0
+@pytest.mark.parametrize(
+    ("command", "option"),
+    [("benchmark", "--speedup=0"), ("validate", "--loss=-1"), ("validate", "--similarity=200")],
+)
+def test_a_gate_that_makes_no_sense_is_refused(
+    command: str, option: str, engines: tuple[Path, Path]
+) -> None:
+    given = "--images" if command == "benchmark" else "--data"
+    ended = CliRunner().invoke(app, [command, str(engines[0]), given, "any", option])
+    assert ended.exit_code == 2
+    assert f"see 'raudo {command} --help'" in ended.stderr

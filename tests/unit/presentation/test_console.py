@@ -91,3 +91,10 @@ def test_candidates_are_told_on_standard_error_alone(capsys: pytest.CaptureFixtu
     assert shown.out == ""
     assert "one" in shown.err
     assert "[bold] is no markup" in shown.err
+
+
+@pytest.mark.parametrize(("terminal", "broken"), [(False, False), (True, True)])
+def test_a_line_is_broken_for_a_terminal_alone(terminal: bool, broken: bool) -> None:
+    shown = console.Lines(file=io.StringIO(), width=80, force_terminal=terminal, color_system=None)
+    shown.say("undecided on the loss of mAP@0.5 " * 4)
+    assert (len(shown.file.getvalue().splitlines()) > 1) == broken  # type: ignore[attr-defined]
