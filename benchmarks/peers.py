@@ -24,7 +24,6 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from raudo import discover
-from raudo.machine import describe
 from raudo.records import Candidate, Report
 from rows import Row, ratio_interval, show
 from sides import Kind, Process, Raudo, Side, Timing, Ultralytics
@@ -114,19 +113,23 @@ class Workshop:
         return next(iter(sorted(output.glob(f"{stem}*.json")))).with_suffix("")
 
     def proven(self, model: Path, size: tuple[int, int]) -> Proven:
-        """Return what `raudo optimize` chooses among OpenVINO's INT8 and BF16 engines of one size.
+        """Return what `raudo optimize` chooses among OpenVINO's engines of one size, on BCCD."""
+        side = f"{size[0]}x{size[1]}"
+        options = ["--data", str(self.data), "--splits", "val,test", "--size", side]
+        options += ["--shapes", "own", "--recovery-budget", "300"]
+        return self.optimized(model, f"{model.stem}-{side}", options)
+
+    def optimized(self, model: Path, name: str, options: Sequence[str]) -> Proven:
+        """Return what `raudo optimize` chooses among OpenVINO's engines.
 
         What its gates of accuracy and similarity refuse is not timed.
         """
-        side = f"{size[0]}x{size[1]}"
-        name = f"{model.stem}-{side}"
         kept = self.folder / name / "report.json"
         if not kept.is_file():
-            command = [*RAUDO, "optimize", str(model), "--data", str(self.data), "--size", side]
-            command += ["--splits", "val,test", "--shapes", "own"]
-            command += ["--only", "openvino-int8,openvino-int8-bf16,openvino-bf16"]
+            variants = discover.backend("openvino").variants
+            command = [*RAUDO, "optimize", str(model), *options]
+            command += ["--only", ",".join(f"openvino-{variant.name}" for variant in variants)]
             command += ["--gate", "production_cpu.speedup=1", "--timing-budget", "20"]
-            command += ["--recovery-budget", "300"]
             run([*command, "--output", str(self.folder), "--name", name])
         report = Report.model_validate_json(kept.read_text(encoding="utf-8"))
         choice = report.decisions["production_cpu"].choice
@@ -213,29 +216,16 @@ def eager_rows(model: str, workshop: Workshop, rounds: int) -> list[Row]:
     return rows
 
 
-def has_bf16() -> bool:
-    """Tell whether this CPU computes in BF16; the sample's INT8 detects too much else."""
-    backend = discover.backend("openvino")
-    variant = next(v for v in backend.variants if v.precision == "bf16")
-    return backend.unsupported(variant, describe()) is None
-
-
 def sample_rows(workshop: Workshop, rounds: int) -> list[Row]:
     """Compare the embedded sample with ONNX Runtime at its own, square size."""
-    model, source = SAMPLES / "model.pt", SAMPLES / "coco-mini" / "images" / "val"
-    precision = "bf16" if has_bf16() else "fp32"
-    engine = workshop.raudo(model, None, "openvino", precision)
+    model, data = SAMPLES / "model.pt", SAMPLES / "coco-mini"
+    engine = workshop.optimized(model, "sample", ["--data", str(data / "data.yaml")])
     reference = workshop.raudo(model, None, "onnx", "fp32")
-    ours = Raudo(f"OpenVINO {precision.upper()}", engine, source, "latency")
+    source = data / "images" / "val"
+    ours = Raudo(engine.row.name, engine.run, source, "latency")
     theirs = Raudo("ONNX Runtime FP32", reference, source, "latency")
     row = against("sample latency", ours, theirs, SAMPLE_GOAL, rounds)
-    data = str(SAMPLES / "coco-mini" / "data.yaml")
-    told = run([*RAUDO, "validate", str(reference), str(engine), "--data", data, "--json"])
-    scored = json.loads(told)
-    accuracy = next(s for n, s in scored["engines"].items() if n != scored["baseline"])["accuracy"]
-    loss = accuracy["map50_loss_percent"]
-    interval = f"{loss['value']:.2f} % [{loss['low']:.2f}, {loss['high']:.2f}]"
-    return [replace(row, extra={**row.extra, "mAP50 loss": interval})]
+    return [replace(row, extra={**row.extra, **engine.told()})]
 
 
 ULTRALYTICS_VAL = """

@@ -73,7 +73,7 @@ class ModelInfo:
 
 
 class Calibrations:
-    """Graphs that were calibrated before: engines that differ in what they keep share one."""
+    """Graphs that were calibrated before: engines that differ in what is left of them share one."""
 
     def __init__(self) -> None:
         self._known: list[tuple[object, Any]] = []
@@ -82,7 +82,7 @@ class Calibrations:
         self, plan: Plan, spec: Spec, onnx: Path, calibration: CalibrationSet | None
     ) -> Any:
         """Return the graph of a plan with all layers quantized; see `make_graph`."""
-        key = (plan.backend, plan.variant, plan.ranges, plan.images, spec, onnx, calibration)
+        key = (plan.backend, plan.precision, plan.ranges, plan.images, spec, onnx, calibration)
         known = next((graph for other, graph in self._known if other == key), None)
         if known is None:
             known = _quantized(plan, spec, onnx, calibration)

@@ -365,13 +365,13 @@ def _settle(candidate: Candidate, check: Check) -> str:
 _LONGER = "time for longer (`timing_budget`; `raudo benchmark`: `--budget`)"
 _FASTER = (
     "change the export settings: a smaller or a rectangular input (`size`) computes less",
-    "try another precision, BF16 or INT8, where this machine speeds it up",
+    "try another precision, FP16, BF16 or INT8, where this machine speeds it up",
 )
 _FASTER_GPU = "try other GPU settings: FP16 or INT8, a larger workspace, CUDA graphs"
 _CALIBRATE = (
     "calibrate on more images, and on images like those of production (`calibration_images`)",
     "keep the layers that lose most in a higher precision",
-    "where the CPU computes in BF16, use that instead: it needs no calibration and loses less",
+    "where the CPU computes in FP16 or BF16, use that: it needs no calibration and loses less",
 )
 _FULL_PRECISION = (
     "an FP32 engine should not differ: see in the report which stage diverges, and report a bug",

@@ -234,7 +234,7 @@ def test_no_room_is_told(
         build(FP32[0], tiny, info, tiny.path, FP32[0].engine_file(tmp_path), None)
 
 
-def test_engines_that_differ_in_the_layers_they_keep_share_a_calibration(
+def test_engines_that_differ_in_what_is_left_of_int8_share_a_calibration(
     tiny: ModelFile, info: ModelInfo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     chosen = next((p for p in INT8 if not discover.backend(p.backend).missing()), None)
@@ -250,7 +250,8 @@ def test_engines_that_differ_in_the_layers_they_keep_share_a_calibration(
     monkeypatch.setattr(type(quantizer), "apply", counted)
     layers = quantizer.layers(discover.backend(chosen.backend).read_graph(tiny.path))
     known, calibration = Calibrations(), calibration_set(tuple(IMAGES), "calib")
-    plans = (chosen, replace(chosen, keep=layers), replace(chosen, images=2), chosen)
+    other = replace(chosen, variant=replace(chosen.variant, name="other"))
+    plans = (chosen, replace(chosen, keep=layers), replace(chosen, images=2), other)
     sums = []
     for plan in plans:
         engine = tmp_path / f"engine{discover.backend(plan.backend).suffix}"

@@ -1,4 +1,4 @@
-/// OpenVINO, from IR files: FP32, BF16 and INT8 on its CPU plug-in, and its other devices.
+/// OpenVINO, from IR files: FP32, FP16, BF16 and INT8 on its CPU plug-in, and its other devices.
 #include <filesystem>
 #include <openvino/frontend/manager.hpp>
 #include <openvino/openvino.hpp>
@@ -94,8 +94,10 @@ ov::AnyMap properties(const Manifest& manifest, const LoadOptions& options) {
     }
     const auto rest = manifest.options.find("rest");
     if (rest != manifest.options.end()) {
-        const bool bf16 = rest->second == "bf16";
-        found.insert(ov::hint::inference_precision(bf16 ? ov::element::bf16 : ov::element::f32));
+        const bool bf16 = rest->second == "bf16", fp16 = rest->second == "fp16";
+        found.insert(ov::hint::inference_precision(bf16   ? ov::element::bf16
+                                                   : fp16 ? ov::element::f16
+                                                          : ov::element::f32));
     }
     return found;
 }

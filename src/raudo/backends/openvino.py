@@ -1,4 +1,4 @@
-"""OpenVINO on the CPU: FP32, BF16 and INT8."""
+"""OpenVINO on the CPU: FP32, FP16, BF16 and INT8."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import threading
 from collections import Counter
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from raudo.backends.base import PROFILED_RUNS, Backend, Engine, Outputs, Resources, Variant
+from raudo.backends.base import PROFILED_RUNS, Backend, Engine, Made, Outputs, Resources, Variant
 from raudo.errors import EngineError
 
 if TYPE_CHECKING:
@@ -19,10 +19,16 @@ if TYPE_CHECKING:
 
     from raudo.records import Artifact, Machine, NodeProfile, PrecisionAudit, Target
 
-HINTS = {"fp32": "f32", "bf16": "bf16"}
+HINTS = {"fp32": "f32", "fp16": "f16", "bf16": "bf16"}
 PRECISION_NAMES = {"f32": "fp32", "bf16": "bf16", "f16": "fp16", "u8": "int8", "i8": "int8"}
 COMPUTE = frozenset({"Convolution", "MatMul", "FullyConnected", "Deconvolution"})
 """Node types that do the work; the precision of the rest follows from theirs."""
+LAYERS = COMPUTE | {"GroupConvolution"}
+"""The same in files."""
+DISTRIBUTED = frozenset({"Exp", "SoftMax"})
+"""What precedes a layer that decodes: the mean of a distribution (DFL, arXiv 2006.04388)."""
+EXACT = {"name": "DisablePrecisionConversion", "version": "0", "value": "dynamic:f16"}
+"""Attribute of a layer that computes in FP32, whatever the precision of the others."""
 MAX_EXPONENT = 80.0
 TIMED_NODES = {"PERF_COUNT": True}
 
@@ -30,8 +36,9 @@ TIMED_NODES = {"PERF_COUNT": True}
 class OpenVino(Backend):
     """OpenVINO's CPU plug-in, from IR files.
 
-    What INT8 leaves out, layers given back and decoding included, computes in FP32 or in BF16: the
-    runtime takes no other choice for single nodes, so both are candidates that the gates judge.
+    What INT8 leaves out, layers given back included, computes in the precision that the runtime is
+    told when it loads a file: FP32, FP16 or BF16, candidates that the gates judge. Decoding
+    computes in FP32 in all of them.
     """
 
     name = "openvino"
@@ -44,8 +51,10 @@ class OpenVino(Backend):
     targets: ClassVar[tuple[Target, ...]] = ("production_cpu",)
     variants: ClassVar[tuple[Variant, ...]] = (
         Variant("fp32", "fp32", {"rest": "fp32"}),
+        Variant("fp16", "fp16", {"rest": "fp16"}),
         Variant("bf16", "bf16", {"rest": "bf16"}),
         Variant("int8", "int8", {"rest": "fp32"}),
+        Variant("int8-fp16", "int8", {"rest": "fp16"}),
         Variant("int8-bf16", "int8", {"rest": "bf16"}),
     )
     keeps_compiled = True
@@ -84,9 +93,48 @@ class OpenVino(Backend):
         except RuntimeError as error:  # how it says, among others, that a disk is full
             raise OSError(f"OpenVINO wrote only a part ({error})") from error
 
+    def make(self, graph: Any, path: Path, variant: Variant, gpus: tuple[str, ...] = ()) -> Made:
+        """Write a graph; its decoding stays in FP32 where the rest does not; see `Backend.make`."""
+        made = super().make(graph, path, variant, gpus)
+        if variant.options["rest"] != "fp32":
+            _decode_exactly(path)
+        return made
+
     def open(self, artifact: Artifact, resources: Resources) -> Engine:
         """Load an IR file; see `Backend.open`."""
         return OpenVinoEngine(artifact, resources)
+
+
+def _decode_exactly(path: Path) -> None:
+    """Let all that follows the layers that predict compute in FP32.
+
+    A coordinate near 640 is good to 2 pixels in BF16, and to half a pixel in FP16. The runtime
+    takes the attribute from a file only.
+    """
+    from xml.etree import ElementTree as Tree
+
+    file = Tree.parse(path)  # noqa: S314 (the runtime wrote it a moment ago)
+    layers = {layer.get("id"): layer for layer in file.iter("layer")}
+    sources: dict[str | None, list[str | None]] = {}
+    for edge in file.iter("edge"):
+        sources.setdefault(edge.get("to-layer"), []).append(edge.get("from-layer"))
+
+    def predicts(number: str | None) -> bool:
+        before = {layers[source].get("type") for source in sources.get(number, [])}
+        return layers[number].get("type") in LAYERS and not before & DISTRIBUTED
+
+    ahead = [number for number, layer in layers.items() if layer.get("type") == "Result"]
+    decoding = set(ahead)
+    while ahead:
+        before = {n for n in sources.get(ahead.pop(), []) if n not in decoding and not predicts(n)}
+        decoding |= before
+        ahead.extend(before)
+    for number in decoding:
+        information = layers[number].find("rt_info")
+        if information is None:
+            information = Tree.SubElement(layers[number], "rt_info")
+        Tree.SubElement(information, "attribute", EXACT)
+    file.write(path)
 
 
 def _shorten_distributions(graph: Any) -> None:

@@ -43,8 +43,13 @@ class Fp16(Pass):
         calibration: Sequence[NDArray[np.uint8]],
         settings: QuantizationSettings = PLAIN,
     ) -> Any:
-        """Return the graph with its network in FP16; see `Pass.apply`."""
+        """Return the graph with its network in FP16; see `Pass.apply`.
+
+        Any but an ONNX graph is left as it is: its runtime converts it.
+        """
         del calibration, settings
+        if not hasattr(graph, "graph"):
+            return graph
         import onnx
 
         from raudo.graphs.fold import fold

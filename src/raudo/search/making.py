@@ -1,4 +1,4 @@
-"""Makes the engines of plans, all sizes and remedies of a candidate in one process."""
+"""Makes the engines of plans, those of one backend and precision in one process."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
-    from raudo.backends.base import Variant
     from raudo.build import ModelFile, ModelInfo
     from raudo.job import Job
     from raudo.measuring.sensitivity import Remedy
     from raudo.plan import Plan
+    from raudo.records import Precision
     from raudo.worker import Worker
 
 
 class Maker:
     """Makes engines; a context manager.
 
-    What a process calibrated serves the next engines of the same candidate. One in which anything
-    went wrong makes nothing more.
+    What a process calibrated serves the next engines of the same backend and precision. One in
+    which anything went wrong makes nothing more.
 
     Args:
         job: The run.
@@ -40,7 +40,7 @@ class Maker:
         self._job = job
         self._process = contextlib.ExitStack()
         self._worker: Worker | None = None
-        self._candidate: tuple[str, Variant] | None = None
+        self._kind: tuple[str, Precision] | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -110,11 +110,11 @@ class Maker:
         return replace(inputs.file, size=chosen.size), replace(inputs.info, spec=spec)
 
     def _call(self, chosen: Plan, action: str, *arguments: Any) -> Any:
-        candidate = (chosen.backend, chosen.variant)
-        if self._worker is None or candidate != self._candidate:
+        kind = (chosen.backend, chosen.precision)
+        if self._worker is None or kind != self._kind:
             self._process.close()
             self._worker = self._process.enter_context(self._job.worker(chosen.name))
-            self._candidate = candidate
+            self._kind = kind
         self._worker.name = f"making {chosen.name}"
         try:
             return self._worker.call(action, *arguments)

@@ -7,6 +7,7 @@ for all plans. Where validating on all images would take long, a few of them com
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -93,8 +94,9 @@ class Search:
             self._probe_shapes(probe)
             if self._mixed or len(self._sizes) > 1:
                 others += bases  # PyTorch at the smaller sizes, for fairness
-        for chosen in others:
-            self._try_sizes(chosen)
+        failed = [chosen for chosen in others if not self._try_sizes(chosen)]
+        for chosen in sorted(failed, key=self._seconds_at_first_size):
+            self._recover(replace(chosen, size=self._sizes[0]))
         for chosen in others if self._mixed else ():
             if self._may_win(chosen):
                 self._try(replace(chosen, rectangles=self._mixed))
@@ -173,15 +175,18 @@ class Search:
                 return f"its baseline {row.name} {row.status}: {row.reason}"
         return reason
 
-    def _try_sizes(self, chosen: Plan) -> None:
+    def _try_sizes(self, chosen: Plan) -> bool:
         """Try a plan at one size after the other, until it detects as well as the baseline."""
         job = self._job
         for size in self._sizes:
             sized = replace(chosen, size=size)
             known = sized.name in job.candidates
             if job.detects_as_well(sized.name) if known else self._try(sized):
-                return
-        self._recover(replace(chosen, size=self._sizes[0]))
+                return True
+        return False
+
+    def _seconds_at_first_size(self, chosen: Plan) -> float:
+        return self._seconds.get(replace(chosen, size=self._sizes[0]).name, math.inf)
 
     def _recover(self, chosen: Plan) -> None:
         """Mend a quantized engine that detects worse: another calibration, layers given back.
@@ -190,8 +195,10 @@ class Search:
         """
         job, name, start = self._job, chosen.name, time.monotonic()
         seconds = min(job.settings.recovery_budget, job.seconds_left / 2)
-        quantized = plan.pass_for(chosen.precision) is not None
-        if not quantized or job.inputs.calibration is None or seconds <= 0:
+        quantizer = plan.pass_for(chosen.precision)
+        if quantizer is None or not quantizer.needs_calibration:
+            return
+        if job.inputs.calibration is None or seconds <= 0:
             return
         if (before := self._tried.get(name)) is None:
             return
@@ -200,7 +207,8 @@ class Search:
             job.update(name, remedy=f"not mended: {reason}")
             job.note(f"recover {name}", "SKIPPED", reason, start)
             return
-        needed = 2 * before.making + before.checking  # to measure takes about as long as to make
+        making = max(self._tried[n].making for n in self._tried if self._shares(n, chosen))
+        needed = 2 * making + before.checking  # to measure takes about as long as to make
         if needed > seconds:
             reason = f"it would take {needed:.0f} s at least, its budget is {seconds:.0f} s"
             job.update(name, remedy=f"not mended: {reason}")
@@ -209,7 +217,7 @@ class Search:
         attempts = self._attempts(chosen, seconds / 2)
         expected = before.checking
         if attempts and (attempts[0].ranges, attempts[0].images) != (chosen.ranges, chosen.images):
-            expected += before.making
+            expected += making
         for mended in attempts:
             if time.monotonic() - start + expected > seconds:
                 job.note(f"recover {name}", "SKIPPED", "its time budget was spent", start)
@@ -218,6 +226,12 @@ class Search:
             if self._try(mended):
                 return
             expected = time.monotonic() - begun
+
+    def _shares(self, name: str, chosen: Plan) -> bool:
+        """Tell whether an engine was made of the graph of a plan, so that one of both was quick."""
+        row = self._job.candidates[name]
+        size = chosen.size or (self._job.inputs.info.spec.height, self._job.inputs.info.spec.width)
+        return (row.backend, row.precision, row.size) == (chosen.backend, chosen.precision, size)
 
     def _attempts(self, chosen: Plan, seconds: float) -> list[Plan]:
         """Measure what may mend an engine; return the plans to try, the cheapest first."""

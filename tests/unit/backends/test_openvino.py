@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from raudo.records import Artifact
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from raudo.backends.base import Variant
     from raudo.records import OptionValue
 
 openvino = pytest.importorskip("openvino", reason="NO OPENVINO")
@@ -136,11 +138,96 @@ def test_it_starts_from_what_was_compiled_before(
         assert len(list(file.parent.iterdir())) == 2
 
 
-@pytest.mark.parametrize("lacking", ["INT8", "BF16"])
-def test_int8_with_bf16_needs_both(lacking: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    able = {"FP32", "INT8", "BF16"} - {lacking}
+def variant_of(name: str) -> Variant:
+    return next(v for v in BACKEND.variants if v.name == name)
+
+
+@pytest.mark.parametrize(
+    ("name", "needed"),
+    [("fp16", "FP16"), *((f"int8-{rest}", n) for rest in ("fp16", "bf16") for n in ("INT8", rest))],
+)
+def test_a_cpu_needs_all_of_an_engine_s_precisions(
+    name: str, needed: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    able = {"FP32", "INT8", "FP16", "BF16"}
+    lacking = able - {needed.upper()}
+    monkeypatch.setattr(openvino.Core, "get_property", lambda *_asked: lacking)
+    reason = BACKEND.unsupported(variant_of(name), describe())
+    assert reason == f"this CPU has no {needed.upper()} arithmetic"
     monkeypatch.setattr(openvino.Core, "get_property", lambda *_asked: able)
-    mixed = next(v for v in BACKEND.variants if v.name == "int8-bf16")
-    assert BACKEND.unsupported(mixed, describe()) == f"this CPU has no {lacking} arithmetic"
-    monkeypatch.setattr(openvino.Core, "get_property", lambda *_asked: able | {lacking})
-    assert BACKEND.unsupported(mixed, describe()) is None
+    assert BACKEND.unsupported(variant_of(name), describe()) is None
+
+
+def held_to_fp32(path: Path) -> set[str | None]:
+    """Return the types of layers that a file keeps in FP32."""
+    marked = layers_of(path, ".//attribute[@value='dynamic:f16']/../..")
+    return {layer.get("type") for layer in marked}
+
+
+def layers_of(path: Path, wanted: str) -> list[ElementTree.Element]:
+    return ElementTree.parse(path).findall(wanted)  # noqa: S314 (a file of the runtime's own)
+
+
+@pytest.mark.parametrize("name", ["fp16", "bf16"])
+def test_decoding_is_held_to_fp32(name: str, tiny_onnx: Path, tmp_path: Path) -> None:
+    path = tmp_path / "tiny.xml"
+    graph = BACKEND.read_graph(tiny_onnx)
+    BACKEND.make(graph, path, variant_of(name))
+    decoding = {"Transpose", "Reshape", "ReduceMax", "Multiply", "Add", "Result"}
+    assert decoding <= held_to_fp32(path) <= decoding | {"Const"}
+    batch = np.random.default_rng(0).integers(0, 256, (1, 64, 64, 3), np.uint8)
+    for ours, exact in zip(
+        outputs(openvino.Core().read_model(str(path)), batch), outputs(graph, batch), strict=True
+    ):
+        assert np.array_equal(ours, exact), "FP32 is FP32"
+    BACKEND.make(graph, path, variant_of("fp32"))
+    assert not held_to_fp32(path)
+
+
+def test_the_mean_of_a_distribution_is_decoding_too(tmp_path: Path) -> None:
+    """The runtime itself computes what comes before a product in the lower precision."""
+    from openvino import opset14 as op
+
+    pixels = op.parameter([1, 8, 16, 16], np.float32)
+    weights = np.full((8, 8, 1, 1), 0.1, np.float32)
+    none, once = [0, 0], [1, 1]
+    logits = op.convolution(pixels, weights, once, none, none, once)
+    bins = np.arange(8, dtype=np.float32).reshape(1, 8, 1, 1)
+    mean = op.convolution(op.softmax(logits, 1), bins, once, none, none, once)
+    path = tmp_path / "mean.xml"
+    BACKEND.make(openvino.Model([op.relu(mean)], [pixels]), path, variant_of("bf16"))
+    assert {"ReLU", "SoftMax"} <= held_to_fp32(path)
+    assert len(layers_of(path, ".//layer[@type='Convolution']/rt_info")) == 1
+
+
+@pytest.mark.parametrize("name", ["fp16", "bf16"])
+def test_a_cpu_decodes_in_fp32(
+    name: str,
+    tiny_artifact: Artifact,
+    tiny_onnx: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Boxes are those of the engine's own scores, to far less than FP16 can tell.
+
+    So they are where the engine starts from what was compiled before, the second time.
+    """
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    variant = variant_of(name)
+    if reason := BACKEND.unsupported(variant, describe()):
+        pytest.skip(f"NOT HERE: {reason}")
+    onnx = pytest.importorskip("onnx")
+    path = tmp_path / "tiny.xml"
+    BACKEND.make(BACKEND.read_graph(tiny_onnx), path, variant)
+    changes = {"options": dict(variant.options), "files_sha256": {path.name: "0" * 64}}
+    manifest = tiny_artifact.manifest.model_copy(update=changes)
+    tensors = {
+        t.name: onnx.numpy_helper.to_array(t) for t in onnx.load(tiny_onnx).graph.initializer
+    }
+    batch = np.random.default_rng(0).integers(0, 256, (1, 64, 64, 3), np.uint8)
+    for kept in (False, True, True):
+        with BACKEND.open(Artifact(path, manifest), Resources(kept=kept)) as engine:
+            found = engine.run(batch)
+            assert engine.audit().found == {variant.precision: 2}
+        grown = found.scores.max(axis=2, keepdims=True) * tensors["growth"]
+        assert np.abs(found.boxes - (grown + tensors["grid"])).max() <= 1e-4

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -182,6 +183,32 @@ def test_what_would_hardly_win_is_not_mended(
     assert asked == (["null-small"] if mended else [])
     told = rows(report)["null-small"].remedy or ""
     assert ("null-base passes" in told) is not mended
+
+
+def test_the_fastest_is_mended_first(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All are tried as they are before one is mended: one that passes may spare the others it."""
+    evaluate = search.Search._evaluate
+    seconds = {"null-small": 3.0, "null-other": 1.0}
+    quick = replace(WORSE, name="other")
+    asked: list[str] = []
+
+    def evaluating(searching: Any, chosen: Any, *given: Any, **named: Any) -> Any:
+        found = evaluate(searching, chosen, *given, **named)
+        searching._seconds[chosen.name] = seconds.get(chosen.name, 9.0)
+        return found
+
+    def find_remedy(_maker: Any, chosen: Any, _seconds: float) -> Remedy:
+        asked.append(chosen.name)
+        return Remedy()
+
+    monkeypatch.setattr(search.Search, "_evaluate", evaluating)
+    monkeypatch.setattr(null.NullBackend, "variants", (VARIANTS[0], WORSE, quick))
+    monkeypatch.setattr(making.Maker, "find_remedy", find_remedy)
+    calibration = project.data.parent / "calibration"
+    calibration.mkdir()
+    make_image(calibration / "one.png")
+    optimize(project.settings(calibration=calibration, gates=EASY))
+    assert asked == ["null-other", "null-small"]
 
 
 def test_one_image_is_enough_to_compare_on(project: Project) -> None:
