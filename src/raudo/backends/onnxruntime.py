@@ -29,6 +29,7 @@ from raudo.backends.base import (
     Variant,
 )
 from raudo.errors import EngineError
+from raudo.gpu.thread import GpuThread
 
 if TYPE_CHECKING:
     import numpy as np
@@ -225,9 +226,9 @@ class CudaEngine(CpuEngine):
         super().__init__(artifact, resources)
         shape = (resources.batch, self.spec.height, self.spec.width, 3)
         self._lanes: queue.SimpleQueue[Lane] = queue.SimpleQueue()
-        self._lanes.put(Lane(self._session, shape))
+        self._lanes.put(Lane(self._session, shape, streams=resources.streams))
         for _ in range(1, min(LANES, resources.streams)):
-            self._lanes.put(Lane(self._open(), shape))
+            self._lanes.put(Lane(self._open(), shape, streams=resources.streams))
 
     def _open(self, profile: str | None = None) -> Any:
         import onnxruntime
@@ -297,14 +298,15 @@ class CudaEngine(CpuEngine):
         lane = self._lanes.get()
         try:
             lane.run(images)
-            return tuple(lane.time() for _ in range(runs))
+            return lane.time(runs)
         finally:
             self._lanes.put(lane)
 
     def close(self) -> None:
         """Free the sessions."""
         super().close()
-        del self._lanes
+        while not self._lanes.empty():
+            self._lanes.get().close()
 
 
 class Lane:
@@ -314,12 +316,16 @@ class Lane:
         session: Its batch size is fixed.
         shape: Of the input: batch, height, width, 3.
         device: In ONNX Runtime's words.
+        streams: Number of threads that may run it, one after another.
     """
 
-    def __init__(self, session: Any, shape: tuple[int, ...], device: str = "cuda") -> None:
+    def __init__(
+        self, session: Any, shape: tuple[int, ...], device: str = "cuda", streams: int = 1
+    ) -> None:
         import numpy as np
         from onnxruntime import OrtValue
 
+        self._thread = GpuThread(streams)
         self._session, self._binding = session, session.io_binding()
         self._host = np.zeros(shape, np.uint8)
         self._images = OrtValue.ortvalue_from_numpy(self._host, device, 0)
@@ -336,6 +342,9 @@ class Lane:
 
     def run(self, images: NDArray[np.uint8]) -> list[NDArray[Any]]:
         """Copy images over, run, and copy the outputs back; the last batch may be short."""
+        return self._thread.do(lambda: self._run(images))
+
+    def _run(self, images: NDArray[np.uint8]) -> list[NDArray[Any]]:
         if len(images) < len(self._host):
             self._host[: len(images)] = images
             self._images.update_inplace(self._host)
@@ -344,11 +353,19 @@ class Lane:
         self._session.run_with_iobinding(self._binding)
         return [value.numpy()[: len(images)] for value in self._outputs]
 
-    def time(self) -> float:
-        """Return the seconds of a run on the images that are there; it waits for the GPU."""
+    def time(self, runs: int) -> tuple[float, ...]:
+        """Time runs on the images that are there, waiting for the GPU; returns their seconds."""
+        return self._thread.do(lambda: tuple(self._time() for _ in range(runs)))
+
+    def _time(self) -> float:
         start = time.perf_counter()
         self._session.run_with_iobinding(self._binding)
         return time.perf_counter() - start
+
+    def close(self) -> None:
+        """Free the session."""
+        self._thread.close()
+        del self._session, self._binding, self._images, self._outputs
 
 
 def _why_not(library: Path) -> str:

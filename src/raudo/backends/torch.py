@@ -8,7 +8,6 @@ import shlex
 import shutil
 import sys
 import sysconfig
-import threading
 import time
 from collections import Counter
 from contextlib import ExitStack
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from raudo.backends.base import Backend, Engine, Outputs, Resources, Variant
 from raudo.errors import EngineError
+from raudo.gpu.thread import GpuThread
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -197,15 +197,21 @@ class CudaEngine(TorchEngine):
         tf32 = manifest.precision != "fp32"
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = tf32
         super().__init__(artifact, resources)
-        self._lock = threading.Lock()
+        self._thread = GpuThread(resources.streams)
         if manifest.options.get("graph"):
             shape = (resources.batch, self.spec.height, self.spec.width, 3)
-            with self._computing():
-                self._call = CapturedGraph(self._call, torch.zeros(shape, dtype=torch.uint8))
+            self._thread.do(lambda: self._capture(torch.zeros(shape, dtype=torch.uint8)))
+
+    def _capture(self, images: Any) -> None:
+        with self._computing():
+            self._call = CapturedGraph(self._call, images)
 
     def _run(self, images: NDArray[np.uint8]) -> Outputs:
-        with self._lock:
-            return super()._run(images)
+        return self._thread.do(lambda: super(CudaEngine, self)._run(images))
+
+    def audit(self) -> PrecisionAudit:
+        """See `TorchEngine.audit`."""
+        return self._thread.do(super().audit)
 
     def _really(self, precision: str) -> str:
         import torch
@@ -215,10 +221,13 @@ class CudaEngine(TorchEngine):
 
     def time_network(self, images: NDArray[np.uint8], runs: int) -> tuple[float, ...]:
         """Time the module on images that are on the GPU; see `Engine.time_network`."""
+        return self._thread.do(lambda: self._time(images, runs))
+
+    def _time(self, images: NDArray[np.uint8], runs: int) -> tuple[float, ...]:
         import torch
 
         taken = []
-        with self._lock, self._computing():
+        with self._computing():
             resident = torch.from_numpy(images).to(self.device)
             captured = isinstance(self._call, CapturedGraph)
             self._call(resident)
@@ -232,6 +241,10 @@ class CudaEngine(TorchEngine):
                 torch.cuda.synchronize()
                 taken.append(time.perf_counter() - start)
         return tuple(taken)
+
+    def close(self) -> None:
+        """End the thread that the GPU was used from."""
+        self._thread.close()
 
 
 class CapturedGraph:

@@ -1,1 +1,1 @@
-"""NVIDIA GPUs without PyTorch: memory and graphs, the inference library built with and run."""
+"""NVIDIA GPUs, the thread that uses one, memory and graphs, the library built with and run."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,6 +13,7 @@ import pytest
 from raudo import discover
 from raudo.backends.base import Resources
 from raudo.errors import EngineError
+from raudo.gpu.thread import GpuThread
 from raudo.records import Artifact, Manifest
 
 if TYPE_CHECKING:
@@ -97,7 +100,50 @@ def test_a_lane_gives_what_the_session_gives_also_of_a_short_batch(tiny_onnx: Pa
         found = lane.run(batch)
         assert [f.shape for f in found] == [e.shape for e in expected]
         assert max(np.abs(f - e).max() for f, e in zip(found, expected, strict=True)) < 1e-4
-    assert lane.time() > 0
+    assert all(seconds > 0 for seconds in lane.time(3))
+
+
+class Watched:
+    """A session that notes the threads that run it."""
+
+    def __init__(self, session: Any) -> None:
+        self._session, self.threads = session, set[int]()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._session, name)
+
+    def run_with_iobinding(self, binding: Any) -> None:
+        self.threads.add(threading.get_ident())
+        self._session.run_with_iobinding(binding)
+
+
+def test_a_lane_runs_in_one_thread_where_a_graph_was_captured(tiny_onnx: Path) -> None:
+    """ONNX Runtime captures a graph for each thread, and none may while other sessions work."""
+    session = Watched(onnxruntime.InferenceSession(str(tiny_onnx), providers=[ours.CPU]))
+    images = np.zeros((1, 64, 64, 3), np.uint8)
+    lane = ours.Lane(session, images.shape, device="cpu", streams=2)
+    for _ in range(2):
+        with ThreadPoolExecutor(1) as pool:
+            pool.submit(lane.run, images).result()
+    assert len(session.threads) == 1
+    lane.close()
+
+
+def test_pytorch_runs_in_one_thread_which_has_the_plans_of_cudnn(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Without it each chunk of images that is validated builds all plans again, eight times."""
+    pytest.importorskip("torch", reason="NO PYTORCH")
+    theirs = importlib.import_module("raudo.backends.torch")
+    threads = set[int]()
+    monkeypatch.setattr(theirs.TorchEngine, "_run", lambda *_: threads.add(threading.get_ident()))
+    engine = object.__new__(theirs.CudaEngine)
+    engine._thread = GpuThread(8)
+    for _ in range(2):
+        with ThreadPoolExecutor(1) as pool:
+            pool.submit(engine._run, np.zeros((1, 8, 8, 3), np.uint8)).result()
+    assert len(threads) == 1
+    engine.close()
 
 
 def test_pytorch_without_a_gpu_is_an_error_that_names_its_cuda(
