@@ -336,9 +336,10 @@ def read_report(run: Run) -> Report:
             run.report, Report, "a report", hint="make the run again with 'raudo optimize'"
         )
     except FileNotFoundError as error:
+        way_on = f"finish it: raudo optimize --resume --name {run.folder.name}"
         raise EngineError(
-            f"{run.folder} has no report yet",
-            hint=f"finish it: raudo optimize --resume --name {run.folder.name}",
+            f"{run.folder} has no report{' yet' if run.settings.is_file() else ''}",
+            hint=way_on if run.settings.is_file() else "make a run with 'raudo optimize'",
         ) from error
 
 

@@ -262,7 +262,7 @@ def test_latest_is_a_file_where_links_are_not_allowed(
         create_run(tmp_path, name).become_latest()
         assert (tmp_path / "latest").is_file()
         assert resolve_run(tmp_path / "latest").folder == (tmp_path / name).resolve()
-    with pytest.raises(EngineError, match="has no report yet"):
+    with pytest.raises(EngineError, match="has no report"):
         find_engine(tmp_path / "latest")
 
 
@@ -338,10 +338,18 @@ def test_the_log_goes_to_the_run(tmp_path: Path) -> None:
 
 
 def test_an_unfinished_run_says_how_to_finish_it(tmp_path: Path) -> None:
-    create_run(tmp_path, "run").become_latest()
+    run = create_run(tmp_path, "run")
+    run.settings.touch()
+    run.become_latest()
     with pytest.raises(EngineError, match="has no report yet") as caught:
         find_engine(tmp_path / "latest")
     assert "raudo optimize --resume" in caught.value.hint
+
+
+def test_a_folder_that_is_no_run_is_not_to_be_finished(tmp_path: Path) -> None:
+    with pytest.raises(EngineError, match="has no report$") as caught:
+        find_engine(tmp_path)
+    assert "--resume" not in caught.value.hint
 
 
 def test_a_damaged_report(tmp_path: Path) -> None:
