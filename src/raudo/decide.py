@@ -133,8 +133,8 @@ def _why_none(target: Target, has_gpu: bool) -> tuple[str, str]:
     if target == "production_gpu" and not has_gpu:
         return "no NVIDIA GPU here", "run it again on a machine that has an NVIDIA GPU"
     return (
-        "no engine for this target is installed",
-        "see what can be installed for it with 'raudo doctor'",
+        "no engine for this target is among those tried",
+        "see 'raudo list' for those that there are, 'raudo doctor' for what can be installed",
     )
 
 

@@ -25,7 +25,7 @@ GATED = {0, 1, 3}  # whether a gate passes depends on the machine; that it was d
 
 def python(folder: Path, *words: str, site: bool = True) -> subprocess.CompletedProcess[str]:
     """Run a script in a folder; without `site` as in a Python that raudo is not installed in."""
-    options = () if site else ("-S",)
+    options = () if site else ("-S", "-E")
     return subprocess.run(
         [sys.executable, *options, *words], cwd=folder, capture_output=True, text=True, check=False
     )

@@ -54,6 +54,13 @@ class Torch(Backend):
             batches=(1,),
             streams=False,
         ),
+        Variant(
+            "compiled-bf16",
+            "bf16",
+            {"channels_last": True, "compile": True},
+            batches=(1,),
+            streams=False,
+        ),
         Variant("cuda-fp32", "fp32", device="gpu"),
         Variant("cuda-tf32", "tf32", device="gpu"),
         Variant("cuda-fp16", "fp16", {"channels_last": True}, device="gpu"),
