@@ -347,7 +347,7 @@ def test_an_unfinished_run_says_how_to_finish_it(tmp_path: Path) -> None:
 
 
 def test_a_folder_that_is_no_run_is_not_to_be_finished(tmp_path: Path) -> None:
-    with pytest.raises(EngineError, match="has no report$") as caught:
+    with pytest.raises(EngineError, match=r"has no report$") as caught:
         find_engine(tmp_path)
     assert "--resume" not in caught.value.hint
 
