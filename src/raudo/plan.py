@@ -176,6 +176,8 @@ def pass_for(precision: Precision) -> Pass | None:
 
 def obstacle(plan: Plan, machine: Machine, *, has_module: bool, calibrated: bool) -> str | None:
     """Tell why a candidate cannot be tried; None if it can."""
+    if plan.variant.device == "gpu" and not (plan.gpus or machine.gpus):
+        return NO_GPU  # whatever else is missing would not help
     backend, quantizer = discover.backend(plan.backend), pass_for(plan.precision)
     lacking = [part for part in (backend, quantizer) if part and part.missing()]
     if lacking:
@@ -194,8 +196,6 @@ def obstacle(plan: Plan, machine: Machine, *, has_module: bool, calibrated: bool
 
 
 def _gpu_obstacle(precision: Precision, machine: Machine) -> str | None:
-    if not machine.gpus:
-        return NO_GPU
     gpu = machine.gpus[0]
     capability = tuple(int(part) for part in gpu.compute_capability.split("."))
     if capability < FIRST_CAPABILITY.get(precision, (0, 0)):

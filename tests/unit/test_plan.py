@@ -97,6 +97,18 @@ def test_without_a_gpu_its_candidates_are_tried_only_if_asked_for() -> None:
     assert {reason(p) for p in ON_GPU} == {plan.NO_GPU}
 
 
+def test_without_a_gpu_nobody_is_sent_to_install_its_runtime(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for chosen in ON_GPU:
+        kind = type(discover.backend(chosen.backend))
+        monkeypatch.setattr(kind, "missing", lambda _self: ("a_module",))
+    assert {reason(p) for p in ON_GPU} == {plan.NO_GPU}
+    aimed = (replace(p, gpus=("sm86",)) for p in ON_GPU)
+    assert all("a_module" in str(reason(p)) for p in aimed)
+    assert all("a_module" in str(reason(p, machine=WITH_L4)) for p in ON_GPU)
+
+
 def test_an_old_gpu_is_told_what_it_lacks() -> None:
     with_tf32 = next(p for p in ON_GPU if p.precision == "tf32")
     told = "Tesla T4 (compute capability 7.5) has no TF32"
@@ -137,17 +149,19 @@ def test_obstacles(monkeypatch: pytest.MonkeyPatch) -> None:
     needing = [p for p in PLANS if (q := plan.pass_for(p.precision)) and q.needs_calibration]
     assert needing, "no pass needs calibration: what does this test?"
     for chosen in needing:
-        assert "--calibration" in str(reason(chosen, calibrated=False))
+        assert "--calibration" in str(reason(chosen, calibrated=False, machine=WITH_L4))
     for chosen in PLANS:
         from_model = discover.backend(chosen.backend).made_from == "model"
-        assert ("no PyTorch module" in str(reason(chosen, has_module=False))) == from_model
+        found = reason(chosen, has_module=False, machine=WITH_L4)
+        assert ("no PyTorch module" in str(found)) == from_model
 
 
 def test_what_is_not_installed_is_named_with_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     for chosen in PLANS:
         backend = discover.backend(chosen.backend)
         monkeypatch.setattr(type(backend), "missing", lambda _self: ("a_module",))
-        assert reason(chosen) == f"not installed: a_module (pip install 'raudo[{backend.extra}]')"
+        told = f"not installed: a_module (pip install 'raudo[{backend.extra}]')"
+        assert reason(chosen, machine=WITH_L4) == told
 
 
 def test_a_pass_that_is_not_installed_is_named_with_its_own_extra(
@@ -157,7 +171,7 @@ def test_a_pass_that_is_not_installed_is_named_with_its_own_extra(
         if quantizer := plan.pass_for(chosen.precision):
             monkeypatch.setattr(type(quantizer), "missing", lambda _self: ("a_module",))
             told = f"not installed: a_module (pip install 'raudo[{quantizer.extra}]')"
-            assert reason(chosen) == told
+            assert reason(chosen, machine=WITH_L4) == told
 
 
 def test_what_the_machine_cannot_do_is_said_by_the_backend(
