@@ -127,16 +127,23 @@ class Station:
         return find_remedy(Laboratory.of(plan, info.spec, onnx), images, seconds)
 
     def open(self, engine: Path, threads: int, streams: int, batch: int, trust: bool) -> Opened:
-        """Load an engine file, closing the one before; times it up to its first result."""
+        """Load an engine file, closing the one before; times it up to its first result.
+
+        One that several streams are not worth trying for gets one: PyTorch compiles the number of
+        threads in, and would compile for validation what it does not time.
+        """
         import numpy as np
 
         from raudo.backends.base import Resources
         from raudo.detector import open_artifact
+        from raudo.plan import variant_of
         from raudo.workspace import read_artifact
 
         if self._detector is not None:
             self._detector.close()
         artifact = read_artifact(engine)
+        variant = variant_of(artifact.manifest)
+        streams = streams if variant is None or variant.streams else 1
         start = time.perf_counter()
         resources = Resources(threads=threads, streams=streams, batch=batch)
         self._detector = open_artifact(artifact, resources, trust=trust)
