@@ -141,12 +141,17 @@ def show_report(report: Report, where: Path, *, explained: bool = False) -> None
             out.say(f"[bold]{name}[/]: {escape(why)}")
     for target, decision in report.decisions.items():
         show_decision(target, decision)
-    warnings = report.warnings
-    if report.machine.disturbed:
-        share = report.machine.other_load or 0.0
-        warnings += (f"other programs took {share:.0%} of the cores while engines were timed",)
-    show_warnings(warnings)
+    show_warnings((*report.warnings, *_disturbed(report.machine.other_load or 0.0)))
     out.print(f"\nReport: {where}", highlight=False, soft_wrap=True)
+
+
+def _disturbed(share: float) -> tuple[str, ...]:
+    """Warn of other programs that took too large a share of the cores."""
+    from raudo.machine import DISTURBED_SHARE
+
+    if share <= DISTURBED_SHARE:
+        return ()
+    return (f"other programs took {share:.0%} of the cores while engines were timed",)
 
 
 def show_decision(target: str, decision: Decision) -> None:
@@ -278,6 +283,7 @@ def show_raced(raced: Raced, *, as_json: bool) -> None:
     else:
         out.print(timing_table(raced.timed, raced.baseline, out.width))
         show_verdicts(raced.verdicts)
+        show_warnings(_disturbed(raced.timed.other_load))
 
 
 def show_scored(found: Scored, *, as_json: bool) -> None:

@@ -159,6 +159,18 @@ def test_a_benchmark_ends_with_its_verdict(
     assert list(found["verdicts"]) == ["e/two.npz"]
 
 
+@pytest.mark.parametrize(("load", "warned"), [(0.02, False), (0.4, True)])
+def test_a_disturbed_benchmark_says_so(
+    load: float, warned: bool, engines: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measured = {name: speedup(1, 1) for name in ("e/one.npz", "e/two.npz")}
+    timed = Timed(measurements=measured, failed={}, other_load=load)
+    monkeypatch.setattr(benchmark, "benchmark", lambda *_: timed)
+    image = next((SAMPLES / "coco-mini/images/val").iterdir())
+    ended = CliRunner().invoke(app, ["benchmark", *map(str, engines), "--images", str(image)])
+    assert ("other programs took 40% of the cores" in ended.stdout) == warned
+
+
 def scores(low: float | None, high: float = 0, similarity: float = 99.9) -> Scores:
     interval = None if low is None else Interval(value=(low + high) / 2, low=low, high=high)
     return Scores(
