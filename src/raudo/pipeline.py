@@ -162,9 +162,13 @@ def _benchmark_all(job: Job) -> Timed:
 
 
 def _settled(job: Job, speedups: Mapping[str, Speedup]) -> bool:
-    """Tell whether no speedup's interval straddles a gate of its candidate's targets."""
+    """Tell whether more rounds would change no choice.
+
+    An interval may straddle the gate of a target for which a faster engine certainly passes.
+    """
     return not any(
         speedup.low < gates.speedup <= speedup.high
+        and not _outrun(job, speedups, name, target, least=gates.speedup)
         for name, speedup in speedups.items()
         for target, gates in job.settings.gates.items()
         if target in job.candidates[name].targets
@@ -173,18 +177,31 @@ def _settled(job: Job, speedups: Mapping[str, Speedup]) -> bool:
 
 def _hopeless(job: Job, speedups: Mapping[str, Speedup]) -> frozenset[str]:
     """Return the engines that are clearly slower than another one of every target of theirs."""
-
-    def beaten(name: str, target: Target) -> bool:
-        return any(
-            other.low > CLEARLY * speedups[name].high
-            for rival, other in speedups.items()
-            if target in job.candidates[rival].targets and job.detects_as_well(rival)
-        )
-
     return frozenset(
         name
         for name in speedups
-        if all(beaten(name, t) for t in job.candidates[name].targets if t in job.settings.gates)
+        if all(
+            _outrun(job, speedups, name, target, times=CLEARLY)
+            for target in job.candidates[name].targets
+            if target in job.settings.gates
+        )
+    )
+
+
+def _outrun(
+    job: Job,
+    speedups: Mapping[str, Speedup],
+    name: str,
+    target: Target,
+    *,
+    times: float = 1.0,
+    least: float = 0.0,
+) -> bool:
+    """Tell whether an engine that detects as well, and is at least so fast, certainly is faster."""
+    return any(
+        other.low > times * speedups[name].high and other.low >= least
+        for rival, other in speedups.items()
+        if target in job.candidates[rival].targets and job.detects_as_well(rival)
     )
 
 

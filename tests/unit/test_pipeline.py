@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import pytest
 
 from canned_runs import with_gpu
 from raudo import discover
+from raudo.config import default_gates
 from raudo.errors import EngineError, OutputError, UsageError, WorkerError
 from raudo.machine import available_threads
-from raudo.pipeline import optimize
-from raudo.records import PrecisionAudit
+from raudo.pipeline import _settled, optimize
+from raudo.records import PrecisionAudit, Speedup
 from raudo.workspace import read_report
 
 if TYPE_CHECKING:
@@ -81,6 +83,33 @@ def test_the_versions_of_the_runtimes_are_told(
     assert report.machine.versions["typer"]
     made_with = (run.folder / "reproduce.sh").read_text()
     assert f"typer {report.machine.versions['typer']}" in made_with
+
+
+@pytest.mark.parametrize(
+    ("fast", "targets", "as_well", "settled"),
+    [
+        ((2.0, 2.2), ("production_cpu",), True, True),
+        ((2.0, 2.2), ("production_cpu",), False, False),
+        ((2.0, 2.2), ("production_gpu",), True, False),
+        ((1.55, 1.7), ("production_cpu",), True, False),
+    ],
+    ids=["passes and is faster", "detects worse", "another target", "may be slower"],
+)
+def test_rounds_end_where_no_more_of_them_would_change_the_choice(
+    fast: tuple[float, float], targets: tuple[str, ...], as_well: bool, settled: bool
+) -> None:
+    """One engine's speedup straddles the gate of 1.5; what of it, if a faster one passes?"""
+    job: Any = SimpleNamespace(
+        settings=SimpleNamespace(gates=default_gates()),
+        candidates={
+            "slow": SimpleNamespace(targets=("production_cpu",)),
+            "fast": SimpleNamespace(targets=targets),
+        },
+        detects_as_well=lambda name: as_well or name == "slow",
+    )
+    ends = {"slow": (1.4, 1.6), "fast": fast}
+    speedups = {n: Speedup(median=sum(e) / 2, low=e[0], high=e[1]) for n, e in ends.items()}
+    assert _settled(job, speedups) == settled
 
 
 def test_the_gates_decide(project: Project) -> None:
