@@ -136,11 +136,7 @@ class Build:
             cache.attach(config)
         plan = self._builder.build_serialized_network(self._network, config)
         if plan is None:
-            memory = any("memory" in text.lower() for text in self._log.errors)
-            raise EngineError(
-                f"{self._toolkit.title} cannot build the engine: {self._log.reason()}",
-                hint=cuda.HINTS[cuda.MEMORY_ERROR] if memory else "the log says more",
-            )
+            raise _failure(self._toolkit.title, self._log)
         if cache is not None:
             cache.keep(config)
         return bytes(plan)
@@ -243,6 +239,16 @@ class Build:
             providers={"GPU": sum(found.values())},
             note="read off the graph that was built: there is no such GPU here to load the engine",
         )
+
+
+def _failure(title: str, log: Any) -> EngineError:
+    """Say why there is no engine: a want of memory is told first, and what it leads to last."""
+    memory = next((text for text in log.errors if "memory" in text.lower()), None)
+    if memory is None:
+        said, hint = log.reason(), "the log says more"
+    else:
+        said, hint = memory.strip().partition("\n")[0], cuda.HINTS[cuda.MEMORY_ERROR]
+    return EngineError(f"{title} cannot build the engine: {said}", hint=hint)
 
 
 def _describe_error(error: Any) -> str:

@@ -234,7 +234,7 @@ def test_convolutions_of_one_value_are_one(count: int) -> None:
 @pytest.mark.parametrize(
     "second",
     [
-        silu("q", "Conv<pads = [1, 1, 1, 1]>(images, wide, bias)"),
+        silu("q", "Conv<pads = [2, 2, 2, 2], dilations = [2, 2]>(images, wide, bias)"),
         silu("q", "Conv<group = 2>(images, half, bias)"),
         "q = Conv(images, wp, bias)",
         silu("q", "Conv(images, wp)"),
@@ -315,6 +315,103 @@ def test_values_of_a_wider_kernel_stay_together() -> None:
     body = ATTENTION.replace("Conv(", "Conv<pads = [1, 1, 1, 1]>(")
     made = weighted(body, "N, 12, 4, 4", "N, 6, 4, 4", w=(24, 6, 3, 3), bias=(24,))
     assert shortened(made)["Split"] == 1
+
+
+def convolved(name: str, source: str, weights: str) -> str:
+    """Return a convolution of 3x3 and its SiLU."""
+    return silu(name, f"Conv<pads = [1, 1, 1, 1]>({source}, {weights}, bias)")
+
+
+def block(cuts: str, last: str) -> str:
+    """Return a block that cuts its input, adds what it convolves, and puts all of it together."""
+    inner = f"{convolved('h', 'b', 'wh')} {convolved('k', 'h', 'wh')}"
+    whole = f"{silu('y', 'Conv(images, wy, wide)')} {cuts} {inner} m = Add(b, k)"
+    return f"{whole} joined = Concat<axis = 1>({last}) boxes = Conv(joined, wo, wide)"
+
+
+SPLIT = "half = Constant<value = int64[2] {4, 4}>() a, b = Split<axis = 1>(y, half)"
+SLICES = "a = Slice(y, zero, four, one) b = Slice(y, four, far, one)"
+BLOCK = {"wy": (8, 6, 1, 1), "wide": (8,), "wh": (4, 4, 3, 3), "bias": (4,), "wo": (8, 12, 1, 1)}
+
+
+@pytest.mark.parametrize("cuts", [SPLIT, SLICES], ids=["split", "slices"])
+def test_convolutions_read_what_their_input_was_made_of(cuts: str) -> None:
+    made = weighted(block(cuts, "a, b, m"), "N, 8, 4, 4", "N, 6, 4, 4", **BLOCK)
+    assert shortened(made) == {"Conv": 4, "Sigmoid": 3, "Mul": 3, "Concat": 1}
+
+
+def test_a_sum_that_others_read_is_still_made() -> None:
+    body = block(SPLIT, "a, b, m").replace("boxes =", "c =")
+    body = f"{body} e = Exp(m) boxes = Concat<axis = 1>(c, e)"
+    found = shortened(weighted(body, "N, 12, 4, 4", "N, 6, 4, 4", **BLOCK))
+    assert (found["Add"], found["Split"]) == (1, 1)
+
+
+def test_what_several_convolutions_read_is_put_together_once() -> None:
+    body = f"""
+        {SPLIT.replace("(y,", "(images,")}
+        {convolved("h", "b", "wh")} m = Add(b, h) {convolved("k", "m", "wh")} n = Add(m, k)
+        joined = Concat<axis = 1>(a, n) boxes = Conv(joined, wo, wide)
+    """
+    sizes = {**BLOCK, "wo": (8, 8, 1, 1)}
+    del sizes["wy"]
+    found = shortened(weighted(body, "N, 8, 4, 4", "N, 8, 4, 4", **sizes))
+    assert found == {"Conv": 3, "Sigmoid": 2, "Mul": 2, "Concat": 2}
+
+
+def test_a_part_that_is_nowhere_put_together_is_read_as_it_is() -> None:
+    body = f"{SPLIT.replace('(y,', '(images,')} boxes = Conv(b, wp, bias)"
+    made = weighted(body, "N, 4, 4, 4", "N, 8, 4, 4", wp=(4, 4, 1, 1), bias=(4,))
+    assert shortened(made)["Split"] == 1
+
+
+LINEAR = """
+    a = Conv(images, wa, bias) p = Sigmoid(a)
+    b = Conv(p, wb, bias) m = Add(b, p)
+    boxes = Conv%s(m, wo, bias)
+"""
+
+
+def test_a_convolution_of_a_pixel_without_activation_is_part_of_the_next() -> None:
+    sizes = {"wa": (4, 6, 1, 1), "wb": (4, 4, 1, 1), "wo": (4, 4, 1, 1), "bias": (4,)}
+    found = shortened(weighted(LINEAR % "", "N, 4, 4, 4", "N, 6, 4, 4", **sizes))
+    assert found == {"Conv": 2, "Sigmoid": 1}
+
+
+def test_it_is_not_where_the_next_reads_beyond_the_border() -> None:
+    sizes = {"wa": (4, 6, 1, 1), "wb": (4, 4, 1, 1), "wo": (4, 4, 3, 3), "bias": (4,)}
+    body = LINEAR % "<pads = [1, 1, 1, 1]>"
+    found = shortened(weighted(body, "N, 4, 4, 4", "N, 6, 4, 4", **sizes))
+    assert (found["Conv"], found["Concat"], found["Add"]) == (3, 1, 0)
+
+
+def test_fewer_nodes_cannot_be_made_fewer_again() -> None:
+    made = weighted(block(SPLIT, "a, b, m"), "N, 8, 4, 4", "N, 6, 4, 4", **BLOCK)
+    shorten(made)
+    before = made.SerializeToString()
+    shorten(made)
+    assert made.SerializeToString() == before
+
+
+def test_a_convolution_of_each_channel_reads_all() -> None:
+    body = f"{convolved('d', 'images', 'w').replace('<pads', '<group = 6, pads')} boxes = Exp(d)"
+    made = weighted(body, "N, 6, 4, 4", "N, 6, 4, 4", w=(6, 1, 3, 3), bias=(6,))
+    shortened(made)
+    (conv,) = (node for node in made.graph.node if node.op_type == "Conv")
+    shapes = {tensor.name: tuple(tensor.dims) for tensor in made.graph.initializer}
+    assert shapes[conv.input[1]] == (6, 6, 3, 3)
+
+
+@pytest.mark.parametrize(
+    ("group", "channels", "side"), [(3, 6, 4), (512, 512, 32)], ids=["groups of two", "large"]
+)
+def test_other_groups_stay(group: int, channels: int, side: int) -> None:
+    body = f"boxes = Conv<group = {group}, pads = [1, 1, 1, 1]>(images, w)"
+    shape = f"N, {channels}, {side}, {side}"
+    made = weighted(body, shape, shape, w=(channels, channels // group, 3, 3))
+    before = list(made.graph.node)[-1:]
+    shorten(made)
+    assert list(made.graph.node) == before
 
 
 def test_a_graph_with_branches_is_left_alone() -> None:

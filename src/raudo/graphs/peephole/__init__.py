@@ -9,52 +9,66 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from raudo.graphs.fold import fold
-from raudo.graphs.peephole import attention, convolutions, decoding, moves
+from raudo.graphs.peephole import attention, convolutions, decoding, moves, sources
 from raudo.graphs.peephole.view import Draft, View
 from raudo.graphs.surgery import prune
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import TypeAlias
 
     import onnx
 
     from raudo.graphs.fold import Node
 
-RULES: tuple[Callable[[Node, View, Draft], bool], ...] = (
-    convolutions.run_twins_together,
-    convolutions.join_heads,
-    attention.project_apart,
-    attention.scale_projection,
-    decoding.divide_sums,
-    decoding.move_both_corners,
-    moves.pass_whole,
-    moves.transpose_once,
-    moves.keep_shape,
-    moves.keep_type,
+    Rule: TypeAlias = Callable[[Node, View, Draft], bool]
+
+ROUNDS: tuple[tuple[Rule, ...], ...] = (
+    (convolutions.fill_depthwise,),
+    (
+        convolutions.run_twins_together,
+        convolutions.join_heads,
+        attention.project_apart,
+        attention.scale_projection,
+        decoding.divide_sums,
+        decoding.move_both_corners,
+        moves.pass_whole,
+        moves.transpose_once,
+        moves.keep_shape,
+        moves.keep_type,
+    ),
+    (moves.keep_shape, sources.read_sources),
 )
-"""Each tells whether it applies to a node, and writes what takes its place; the first one does."""
+"""Each rule tells whether it applies to a node, and writes what takes its place; of a round, the
+first one does. A round sees what the one before it wrote."""
 
 
 def shorten(model: onnx.ModelProto) -> None:
-    """Change a graph of the contract, wherever one of `RULES` applies."""
-    import onnx
-
+    """Change a graph of the contract, wherever a rule of `ROUNDS` applies."""
     if any(attribute.HasField("g") for node in model.graph.node for attribute in node.attribute):
         return  # what the branches of a condition read is not looked at here
+    for turn, rules in enumerate(ROUNDS):
+        _apply(rules, turn, model)
+
+
+def _apply(rules: tuple[Rule, ...], turn: int, model: onnx.ModelProto) -> None:
+    import onnx
+
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
     view = View(fold(copy))
     drafts: dict[str, Draft] = {}
     for node in view.graph.nodes:
-        draft = Draft(node.outputs[0])
-        if any(rule(node, view, draft) for rule in RULES):
+        draft = Draft(node.outputs[0], turn)
+        if any(rule(node, view, draft) for rule in rules):
             drafts[node.outputs[0]] = draft
-    nodes: list[onnx.NodeProto] = []
+    nodes: dict[str, onnx.NodeProto] = {}  # by what they make: drafts may share some
     for proto in model.graph.node:
         changed = drafts.get(proto.output[0])
-        nodes += [proto] if changed is None else changed.nodes
+        for made in [proto] if changed is None else changed.nodes:
+            nodes.setdefault(made.output[0], made)
     model.graph.initializer.extend(c for draft in drafts.values() for c in draft.constants)
-    ordered = _ordered(nodes, model)
+    ordered = _ordered(list(nodes.values()), model)
     for field in ("node", "value_info"):
         model.graph.ClearField(field)
     model.graph.node.extend(ordered)

@@ -24,6 +24,26 @@ PLAIN = {
 """What attributes of convolutions are where a file does not say."""
 
 
+def fill_depthwise(node: Node, view: View, draft: Draft) -> bool:
+    """Let each channel read all, with weights of zero for the others: Conv of one group a channel.
+
+    Tensor cores compute that sooner than other cores the few products that count, and activations
+    become part of it.
+    """
+    values = view.constants(node.inputs[1:]) if node.operator == "Conv" else []
+    groups = node.attributes.get("group", 1)
+    if groups == 1 or not values or values[0].shape[:2] != (groups, 1):
+        return False
+    if not view.is_small(node, groups):
+        return False
+    weights = np.zeros((groups, groups, *values[0].shape[2:]), values[0].dtype)
+    weights[range(groups), range(groups)] = values[0][:, 0]
+    constants = map(draft.constant, (weights, *values[1:]))
+    attributes = {**node.attributes, "group": 1}
+    draft.node("Conv", node.inputs[0], *constants, output=draft.result, **attributes)
+    return True
+
+
 def run_twins_together(node: Node, view: View, draft: Draft) -> bool:
     """Let convolutions of one value and one kind, each followed by SiLU, be one: Mul of Sigmoid."""
     own = _activated(node, view)
@@ -32,8 +52,7 @@ def run_twins_together(node: Node, view: View, draft: Draft) -> bool:
         return False
     readers = view.readers(own.inputs[0])
     twins = [conv for conv in readers if conv.operator == "Conv" and _kind(conv, view) == kind]
-    activated = [any(_activated(n, view) for n in view.readers(c.outputs[0])) for c in twins]
-    if len(twins) < 2 or not all(activated):
+    if len(twins) < 2 or not all(_is_activated(twin, view) for twin in twins):
         return False
     together = f"{twins[0].outputs[0]}/together"
     if own is twins[0]:
@@ -64,6 +83,12 @@ def _kind(conv: Node, view: View) -> tuple[Any, ...] | None:
     if len(values) != 2 or conv.attributes.get("group", 1) != 1:
         return None
     return values[0].shape[1:], sorted(conv.attributes.items())
+
+
+def _is_activated(conv: Node, view: View) -> bool:
+    return conv.operator == "Conv" and any(
+        _activated(reader, view) is conv for reader in view.readers(conv.outputs[0])
+    )
 
 
 def join_heads(node: Node, view: View, draft: Draft) -> bool:
@@ -107,11 +132,12 @@ def join_heads(node: Node, view: View, draft: Draft) -> bool:
 def _heads(node: Node, view: View) -> list[Node]:
     """Return the convolutions of one pixel that make the levels of a concatenation."""
     convs = [view.maker(name, "Conv") for name in levels(node, view)]
-    found = [conv for conv in convs if conv is not None and _is_pointwise(conv, view)]
+    found = [conv for conv in convs if conv is not None and is_pointwise(conv, view)]
     return found if len(found) == len(convs) else []
 
 
-def _is_pointwise(conv: Node, view: View) -> bool:
+def is_pointwise(conv: Node, view: View) -> bool:
+    """Tell whether a convolution computes each pixel of that pixel alone, with weights and bias."""
     values = view.constants(conv.inputs[1:])
     plain = all(conv.attributes.get(name, PLAIN[name]) == PLAIN[name] for name in PLAIN)
     return plain and len(values) == 2 and values[0].shape[2:] == (1, 1)

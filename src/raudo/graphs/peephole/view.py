@@ -15,12 +15,17 @@ if TYPE_CHECKING:
     from raudo.graphs.fold import Node, StaticGraph
 
 
+SMALL = 0.25e9
+"""Multiplications that take a GPU for servers about as long as to begin with any kernel."""
+
+
 class View:
     """A graph as the rules look at it: who makes and who reads each value."""
 
     def __init__(self, graph: StaticGraph) -> None:
         self.graph = graph
         self._makers = graph.makers()
+        self._places = {name: i for i, n in enumerate(graph.nodes) for name in n.outputs}
         self._readers: dict[str, list[Node]] = {}
         for node in graph.nodes:
             for name in set(node.inputs):
@@ -56,6 +61,16 @@ class View:
         """Return a shape; that of the batch is 1."""
         return self.graph.shapes[name]
 
+    def place(self, name: str) -> int:
+        """Return where a value is made: sorting by it is the order of computation."""
+        return self._places.get(name, -1)
+
+    def is_small(self, conv: Node, factor: float = 1.0) -> bool:
+        """Tell whether a multiple of a convolution takes a GPU no longer than any kernel."""
+        weights = self.graph.constants[conv.inputs[1]]
+        cells = self.shape(conv.outputs[0])[2:]
+        return bool(factor * weights.size * np.prod(cells) <= SMALL)
+
     def operands(self, node: Node) -> Iterator[tuple[str, NDArray[Any]]]:
         """Return a value and a constant, if that is what a node of two inputs has."""
         for value, other in (node.inputs, node.inputs[::-1]):
@@ -65,6 +80,8 @@ class View:
 
     def part(self, name: str, axis: int) -> tuple[str, int, int]:
         """Return of what a value is a slice on an axis, from where to where; or all of itself."""
+        if split := self.maker(name, "Split", readers=None):
+            return self._piece(name, split, axis)
         slicing = self.maker(name, "Slice", readers=None)
         values = self.constants(slicing.inputs[1:]) if slicing else []
         if slicing is not None and len(values) >= 3 and all(v.size == 1 for v in values):
@@ -75,16 +92,27 @@ class View:
                 return slicing.inputs[0], first, last
         return name, 0, self.shape(name)[axis]
 
+    def _piece(self, name: str, split: Node, axis: int) -> tuple[str, int, int]:
+        """Do the same for an output of a split."""
+        own = self.shape(name)[axis]
+        if split.attributes.get("axis", 0) % len(self.shape(name)) != axis:
+            return name, 0, own
+        ends = np.cumsum([self.shape(output)[axis] for output in split.outputs])
+        end = int(ends[split.outputs.index(name)])
+        return split.inputs[0], end - own, end
+
 
 class Draft:
     """What takes the place of one node.
 
     Args:
         result: The name of what the node makes.
+        turn: Number of the round: what takes a node's place may be replaced in a later one.
     """
 
-    def __init__(self, result: str) -> None:
+    def __init__(self, result: str, turn: int = 0) -> None:
         self.result = result
+        self._stem = f"{result}/{turn}"
         self.nodes: list[onnx.NodeProto] = []
         self.constants: list[onnx.TensorProto] = []
 
@@ -92,7 +120,7 @@ class Draft:
         """Add a node; return the name of what it makes."""
         from onnx import helper
 
-        name = output or f"{self.result}/{operator}_{len(self.nodes)}"
+        name = output or f"{self._stem}/{operator}_{len(self.nodes)}"
         self.nodes.append(helper.make_node(operator, inputs, [name], name=name, **attributes))
         return name
 
@@ -100,7 +128,7 @@ class Draft:
         """Add a constant; return its name."""
         from onnx import numpy_helper
 
-        name = f"{self.result}/constant_{len(self.constants)}"
+        name = f"{self._stem}/constant_{len(self.constants)}"
         self.constants.append(numpy_helper.from_array(np.ascontiguousarray(values), name))
         return name
 
