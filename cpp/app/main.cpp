@@ -191,7 +191,8 @@ Summary detect(Arguments given) {
     summary.source = given.source;
     const auto start = Clock::now();
     try {
-        Pipeline pipeline(detector, source, given.options.streams, given.max_frames);
+        Pipeline pipeline(detector, source,
+                          {given.options.streams, given.max_frames, !given.output.empty()});
         run(pipeline, outputs, given.benchmark, summary);
     } catch (const Error&) {
         outputs.finish();  // what was found so far is kept

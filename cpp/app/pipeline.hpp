@@ -19,28 +19,35 @@ constexpr std::array<std::string_view, stage_count> stage_names = {"decode", "pr
                                                                    "select", "end_to_end"};
 using Milliseconds = std::array<double, stage_count>;
 
-/// A frame on its way, with what it takes to look at it and how long each stage took.
+/// A frame on its way, and how long each stage took.
 ///
 /// `end_to_end` is from the frame in memory to its detections, waiting between stages included.
 struct Slot {
-    explicit Slot(Job&& from) : job(std::move(from)) {}
-
-    Job job;
     Frame frame;
+    Job* job = nullptr;
     std::vector<Detection> detections;
     Milliseconds took{};
     std::chrono::steady_clock::time_point decoded;
-    std::promise<bool> inferred;
+    std::promise<bool> done;
 };
 
-/// Decodes, prepares and infers in threads of their own; the caller's thread selects.
+/// What a pipeline works on.
+struct Work {
+    /// Frames that are inferred at once.
+    int streams = 1;
+    /// The most frames to decode.
+    long frames = 0;
+    /// Whether the caller looks at the pixels; where not, they are gone once they are prepared.
+    bool pixels = false;
+};
+
+/// Decodes, prepares and infers in threads of their own.
 ///
-/// A fixed number of slots goes round, so no queue can grow past it. The caller gets the slots in
-/// the order of the frames, whichever engine stream was done first.
+/// Fixed numbers of slots, images and jobs go round, so no queue can grow past them. The caller gets
+/// the slots in the order of the frames, whichever engine stream was done first.
 class Pipeline {
 public:
-    /// Args: streams, the number of frames that are inferred at once; frames, the most to decode.
-    Pipeline(const Detector& detector, Source& source, int streams, long frames);
+    Pipeline(const Detector& detector, Source& source, const Work& work);
     ~Pipeline();
     Pipeline(const Pipeline&) = delete;
     Pipeline& operator=(const Pipeline&) = delete;
@@ -55,8 +62,13 @@ private:
     void infer_all();
 
     Source& source_;
+    const bool pixels_;
     std::vector<std::unique_ptr<Slot>> slots_;
+    std::vector<std::unique_ptr<Job>> jobs_;
     Queue<Slot*> free_, decoded_, prepared_;
+    Queue<Job*> idle_;
+    /// Memory of images that nobody needs any more.
+    Queue<cv::Mat> images_;
     /// All slots between decoding and the caller, in the order of the frames.
     Queue<std::pair<Slot*, std::future<bool>>> order_;
     Slot* lent_ = nullptr;

@@ -79,6 +79,7 @@ bool Source::read(Frame& frame) {
         std::chrono::duration<double, std::milli>(Clock::now() - opened_).count();
     const double by_rate = static_cast<double>(read_) * 1000 / fps_;
     frame.time_ms = live() ? since_opened : decoder_->time_ms().value_or(by_rate);
+    frame.size = frame.image.size();
     frame.number = read_++;
     return true;
 }

@@ -13,6 +13,7 @@ namespace raudo::app {
 /// One image of a source.
 struct Frame {
     cv::Mat image;
+    cv::Size size;
     long number = 0;
     /// Position in the video, or since the camera was opened.
     double time_ms = 0;

@@ -41,8 +41,8 @@ std::string describe(const std::string& source, const Frame& frame,
     std::string line = "{\"source\": " + quoted(source);
     line += ", \"frame\": " + std::to_string(frame.number);
     line += ", \"time_ms\": " + rounded(frame.time_ms, 3);
-    line += ", \"width\": " + std::to_string(frame.image.cols);
-    line += ", \"height\": " + std::to_string(frame.image.rows);
+    line += ", \"width\": " + std::to_string(frame.size.width);
+    line += ", \"height\": " + std::to_string(frame.size.height);
     line += ", \"detections\": [";
     for (const Detection& found : detections) {
         line += &found == detections.data() ? "{\"box\": [" : ", {\"box\": [";

@@ -8,7 +8,7 @@ namespace {
 
 // The expected line is what raudo.media.outputs.describe gives in Python.
 TEST(Describe, IsTheLineOfPython) {
-    Frame frame{cv::Mat(3, 5, CV_8UC3), 7, 280.28};
+    Frame frame{{}, {5, 3}, 7, 280.28};
     const std::vector<Detection> found = {{{0, 1.125F, 2.675F, 100000}, 0.87654F, 1},
                                           {{1, 2, 3, 4}, 0.25F, 0}};
     EXPECT_EQ(
@@ -20,7 +20,7 @@ TEST(Describe, IsTheLineOfPython) {
 }
 
 TEST(Describe, ReplacesBytesThatAreNoText) {
-    const Frame frame{cv::Mat(1, 1, CV_8UC3), 0, 0};
+    const Frame frame{{}, {1, 1}, 0, 0};
     EXPECT_NE(describe("\xff", frame, {}, {"a"}).find("\xEF\xBF\xBD"), std::string::npos);
 }
 
@@ -42,7 +42,7 @@ TEST(JsonLines, SayThatTheyCannotBeWritten) {
 }
 
 TEST(VideoFile, SaysThatItCannotBeWrittenOrChangesSize) {
-    Frame frame{cv::Mat(32, 32, CV_8UC3, cv::Scalar(1, 2, 3)), 0, 0};
+    Frame frame{cv::Mat(32, 32, CV_8UC3, cv::Scalar(1, 2, 3)), {32, 32}, 0, 0};
     VideoFile nowhere("/dev/null/x.mp4", 25);
     EXPECT_THROW(nowhere.write(frame, frame.image), Error);
     const auto path = std::filesystem::path(testing::TempDir()) / "raudo_sizes.mp4";
