@@ -4,9 +4,10 @@ usage: python benchmarks/cpp.py PROGRAM ENGINE VIDEO [--rounds N] [--json]
 
 Each round runs both in each mode, and both for one frame alone, which tells the time from start to
 first detection: with what `raudo export` left compiled, as at the first start where the engine was
-made, and with nothing compiled, as at the first start on another machine. Speed is that of the
-whole process; ratios are of processes of the same round, so that what else the machine does meets
-both sides. Memory is the most that a process had resident (on Linux).
+made; with what a bundle brings compiled, as at the first start on another machine whose CPU has the
+same instructions; and with nothing compiled, as on any other machine. Speed is that of the whole
+process; ratios are of processes of the same round, so that what else the machine does meets both
+sides. Memory is the most that a process had resident (on Linux).
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from raudo.commands.bundle import write_bundle
 from raudo.worker import Worker
 from rows import Row, ratio_interval, show
 
@@ -61,9 +63,13 @@ def commands(program: str, engine: str, video: str, folder: Path) -> dict[str, l
         for side, command in sides.items():
             lines = str(folder / f"{side}_{mode}.jsonl")
             found[f"{side}_{mode}"] = [*command, engine, video, "--mode", mode, "--jsonl", lines]
+    first = [video, "--max-frames", "1"]
     for side, command in sides.items():
-        found[f"{side}_first"] = [*command, engine, video, "--max-frames", "1"]
-    return {**found, "cpp_first_uncached": [*found["cpp_first"], "--cache", ""]}
+        found[f"{side}_first"] = [*command, engine, *first]
+    shipped = str(folder / "bundle" / Path(engine).name)
+    found["cpp_first_shipped"] = [program, shipped, *first, "--cache", ""]
+    found["cpp_first_uncached"] = [program, engine, *first, "--cache", ""]
+    return found
 
 
 def compare(rounds: list[dict[str, Ran]], lines: dict[str, list[str]]) -> list[Row]:
@@ -92,7 +98,7 @@ def compare(rounds: list[dict[str, Ran]], lines: dict[str, list[str]]) -> list[R
         memory = ratio_interval(megabytes(python), megabytes(cpp))
         rows.append(Row(f"cpp: memory, {mode}", *memory, goal=MEMORY_GOAL, extra=sizes))
     python_start = statistics.median(seconds("python_first"))
-    for name in ("cpp_first", "cpp_first_uncached"):
+    for name in ("cpp_first", "cpp_first_shipped", "cpp_first_uncached"):
         found = seconds(name)
         start = ratio_interval([START_SECONDS] * len(found), found)
         times = {"seconds": statistics.median(found), "python_seconds": python_start}
@@ -116,6 +122,7 @@ def main() -> None:
         with Worker("export") as worker:  # of its own: a child's peak is never below its parent's
             worker.call("keep_compiled", Path(given.engine), False)  # as export does in the end
         exported = sorted((folder / "cache").rglob("*.blob"))
+        write_bundle(folder / "bundle", [Path(given.engine)])
         todo = commands(given.program, given.engine, given.video, folder)
         for command in todo.values():  # once unmeasured: files come into the system's cache
             run(command)

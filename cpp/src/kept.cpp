@@ -14,6 +14,7 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr auto suffix = ".blob";
+constexpr auto shipped = "compiled";  // the folder beside an engine
 constexpr std::streamsize digest_bytes = 64;
 constexpr std::uintmax_t most_bytes = std::uintmax_t{1} << 30;  // of all files
 
@@ -38,6 +39,19 @@ void bound(const fs::path& folder) {
     }
 }
 
+/// Opens a file where what is kept begins; none where it is not whole.
+std::optional<std::ifstream> open_whole(const fs::path& file) {
+    std::ifstream stream(file, std::ios::binary);
+    std::string digest(digest_bytes, '\0');
+    stream.read(digest.data(), digest_bytes);
+    if (!stream || digest != sha256(stream)) {
+        return std::nullopt;
+    }
+    stream.clear();
+    stream.seekg(digest_bytes);
+    return stream;
+}
+
 /// A file beside another, on its way to become it; removed in the end.
 struct Draft {
     explicit Draft(const fs::path& of) : file(of.string() + "." + std::to_string(std::random_device{}())) {}
@@ -53,10 +67,7 @@ struct Draft {
 
 }  // namespace
 
-Kept::Kept(const fs::path& folder, const std::vector<std::string>& words) {
-    if (folder.empty()) {
-        return;
-    }
+Kept::Kept(const fs::path& folder, const std::vector<std::string>& words, const fs::path& engine) {
     std::string name;
     for (const std::string& word : words) {
         name += (name.empty() ? "" : "-") + word;
@@ -64,20 +75,18 @@ Kept::Kept(const fs::path& folder, const std::vector<std::string>& words) {
     std::replace_if(
         name.begin(), name.end(),
         [](unsigned char c) { return std::isalnum(c) == 0 && c != '-' && c != '.'; }, '_');
-    file_ = folder / (name + suffix);
+    name += suffix;
+    file_ = folder.empty() ? folder : folder / name;
+    shipped_ = engine.parent_path() / shipped / name;
 }
 
 std::optional<std::ifstream> Kept::open() const {
-    std::ifstream stream(file_, std::ios::binary);
-    std::string digest(digest_bytes, '\0');
-    stream.read(digest.data(), digest_bytes);
-    if (!stream || digest != sha256(stream)) {
-        return std::nullopt;
+    auto stream = open_whole(file_);
+    if (!stream) {
+        return open_whole(shipped_);
     }
     std::error_code failed;  // a folder that only others may write
     fs::last_write_time(file_, fs::file_time_type::clock::now(), failed);
-    stream.clear();
-    stream.seekg(digest_bytes);
     return stream;
 }
 

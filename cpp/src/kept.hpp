@@ -15,8 +15,10 @@ namespace raudo {
 /// A file begins with the SHA-256 of the rest, in hex: runtimes take damaged weights without a word.
 class Kept {
 public:
-    /// Args: folder, an empty one keeps nothing; words, all that what is compiled depends on.
-    Kept(const std::filesystem::path& folder, const std::vector<std::string>& words);
+    /// Args: folder, an empty one keeps nothing; words, all that what is compiled depends on; engine,
+    /// the file beside which what was shipped with it lies.
+    Kept(const std::filesystem::path& folder, const std::vector<std::string>& words,
+         const std::filesystem::path& engine);
 
     /// Opens the file where what is kept begins; none where nothing whole is.
     std::optional<std::ifstream> open() const;
@@ -27,7 +29,7 @@ public:
     const std::filesystem::path& file() const { return file_; }
 
 private:
-    std::filesystem::path file_;
+    std::filesystem::path file_, shipped_;
 };
 
 }  // namespace raudo

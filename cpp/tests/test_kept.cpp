@@ -18,7 +18,9 @@ class KeptTest : public testing::Test {
 protected:
     void TearDown() override { fs::remove_all(folder); }
 
-    Kept kept(const std::string& word = "2") const { return {folder, {"a b/c", "1.0-x", word}}; }
+    Kept kept(const std::string& word = "2") const {
+        return {folder, {"a b/c", "1.0-x", word}, folder / "engine.xml"};
+    }
 
     static void keep(const Kept& kept, const std::string& content) {
         kept.keep([&](std::ostream& stream) { stream << content; });
@@ -81,11 +83,24 @@ TEST_F(KeptTest, WhatWasNotUsedForLongestMakesRoom) {
     }
 }
 
+TEST_F(KeptTest, WhatWasShippedWithTheEngineServesWhereNothingWasKept) {
+    const Kept made(folder / "compiled", {"a"}, "");
+    keep(made, content);
+    EXPECT_EQ(read(Kept("", {"a"}, folder / "engine.xml")), content);
+    const Kept both(folder / "cache", {"a"}, folder / "engine.xml");
+    EXPECT_EQ(read(both), content);
+    keep(both, "compiled here");
+    EXPECT_EQ(read(both), "compiled here");
+    EXPECT_EQ(read(made), content);
+    std::ofstream(made.file(), std::ios::binary) << "damaged";
+    EXPECT_EQ(Kept("", {"a"}, folder / "engine.xml").open(), std::nullopt);
+}
+
 TEST_F(KeptTest, NothingIsKeptWithoutAFolderOrWhereItCannotBe) {
-    keep(Kept("", {"a"}), content);
-    EXPECT_EQ(Kept("", {"a"}).open(), std::nullopt);
+    keep(Kept("", {"a"}, "engine.xml"), content);
+    EXPECT_EQ(Kept("", {"a"}, "engine.xml").open(), std::nullopt);
     old("file", 1, std::chrono::hours(0));
-    const Kept below(folder / "file", {"a"});
+    const Kept below(folder / "file", {"a"}, folder / "engine.xml");
     keep(below, content);
     EXPECT_EQ(below.open(), std::nullopt);
 }

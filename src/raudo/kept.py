@@ -1,7 +1,7 @@
 """What runtimes compile of engines, kept in the user's cache folder to start faster next time.
 
 The C++ detector keeps its own there in the same form (`cpp/src/kept.cpp`): either finds what the
-other compiled.
+other compiled. What is shipped with an engine lies in a folder beside it, and is only read.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import hashlib
 import logging
 import os
 import re
+import shutil
 from typing import TYPE_CHECKING
 
 from raudo.errors import OutputError
@@ -18,7 +19,8 @@ from raudo.machine import cache_folder
 from raudo.workspace import replacing
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
+    from pathlib import Path
 
 log = logging.getLogger(__name__)
 
@@ -27,28 +29,27 @@ DIGEST_BYTES = 64
 """A file begins with the SHA-256 of the rest: runtimes take damaged weights without a word."""
 MOST_BYTES = 1 << 30
 """Of all files; those not used for longest go first."""
+SHIPPED = "compiled"
+"""The folder beside an engine."""
 
 
 class Kept:
     """One file of the cache.
 
     Args:
+        engine: The file that it is compiled of.
         words: All that what is compiled depends on, which the file is named after.
     """
 
-    def __init__(self, words: Iterable[str]) -> None:
-        name = re.sub(r"[^0-9A-Za-z.-]", "_", "-".join(words))
-        self.path = cache_folder() / f"{name}{SUFFIX}"
+    def __init__(self, engine: Path, words: Iterable[str]) -> None:
+        name = re.sub(r"[^0-9A-Za-z.-]", "_", "-".join(words)) + SUFFIX
+        self.path = cache_folder() / name
+        self._shipped = engine.parent / SHIPPED / name
 
     def read(self) -> bytes | None:
-        """Return what is kept; None where nothing whole is."""
-        try:
-            content = self.path.read_bytes()
-        except OSError:
-            return None
-        digest, found = content[:DIGEST_BYTES], content[DIGEST_BYTES:]
-        if hashlib.sha256(found).hexdigest().encode() != digest:
-            return None
+        """Return what is kept, or else what was shipped; None where nothing whole is."""
+        if (found := _read_whole(self.path)) is None:
+            return _read_whole(self._shipped)
         with contextlib.suppress(OSError):  # a folder that only others may write
             os.utime(self.path)
         return found
@@ -61,6 +62,27 @@ class Kept:
         except OutputError as error:
             log.warning("what was compiled is not kept: %s", error.message)
         _bound()
+
+
+def digest_word(files_sha256: Mapping[str, str]) -> str:
+    """Return the word that all names begin with of what is compiled of an engine's files."""
+    return "".join(files_sha256[name][:16] for name in sorted(files_sha256))
+
+
+def ship(files_sha256: Mapping[str, str], folder: Path) -> None:
+    """Copy what is kept of an engine to where it is looked for beside a copy in a folder."""
+    for file in cache_folder().glob(f"{digest_word(files_sha256)}-*{SUFFIX}"):
+        (folder / SHIPPED).mkdir(exist_ok=True)
+        shutil.copy(file, folder / SHIPPED)
+
+
+def _read_whole(file: Path) -> bytes | None:
+    try:
+        content = file.read_bytes()
+    except OSError:
+        return None
+    digest, found = content[:DIGEST_BYTES], content[DIGEST_BYTES:]
+    return found if hashlib.sha256(found).hexdigest().encode() == digest else None
 
 
 def _bound() -> None:

@@ -87,25 +87,31 @@ private:
     Spec spec_;
 };
 
+/// The precision of what is not INT8; empty where the engine leaves it to the device.
+std::string rest_of(const Manifest& manifest) {
+    const auto rest = manifest.options.find("rest");
+    return rest == manifest.options.end() ? "" : rest->second;
+}
+
 ov::AnyMap properties(const Manifest& manifest, const LoadOptions& options) {
     ov::AnyMap found = {ov::num_streams(options.streams)};
     if (options.device.empty() || options.device == "CPU") {
         found.insert(ov::inference_num_threads(options.threads));
     }
-    const auto rest = manifest.options.find("rest");
-    if (rest != manifest.options.end()) {
-        const bool bf16 = rest->second == "bf16", fp16 = rest->second == "fp16";
-        found.insert(ov::hint::inference_precision(bf16   ? ov::element::bf16
-                                                   : fp16 ? ov::element::f16
-                                                          : ov::element::f32));
+    const std::string rest = rest_of(manifest);
+    if (!rest.empty()) {
+        found.insert(ov::hint::inference_precision(rest == "bf16"   ? ov::element::bf16
+                                                   : rest == "fp16" ? ov::element::f16
+                                                                    : ov::element::f32));
     }
     return found;
 }
 
-/// What was compiled of an engine. A kept one starts without the engine being read; OpenVINO's own
-/// `cache_dir` reads it each time, to look for its compiled form.
-Kept kept_of(ov::Core& core, const Manifest& manifest, const LoadOptions& options,
-             const std::string& device, const ov::AnyMap& settings) {
+/// What was compiled of an engine, for any number of streams and threads; on CPUs, for all that have
+/// the same instructions, which OpenVINO compares. A kept one starts without the engine being read;
+/// OpenVINO's own `cache_dir` reads it each time, to look for its compiled form.
+Kept kept_of(ov::Core& core, const std::filesystem::path& engine, const Manifest& manifest,
+             const LoadOptions& options, const std::string& device) {
     std::string digests;
     for (const auto& [file, digest] : manifest.files_sha256) {
         digests += digest.substr(0, 16);
@@ -113,12 +119,14 @@ Kept kept_of(ov::Core& core, const Manifest& manifest, const LoadOptions& option
     const Spec& spec = manifest.spec;
     std::vector<std::string> words = {
         digests, ov::get_openvino_version().buildNumber,
-        core.get_property(device, ov::device::full_name),
-        "1x" + std::to_string(spec.height) + "x" + std::to_string(spec.width)};
-    for (const auto& [key, value] : settings) {
-        words.push_back(value.as<std::string>());
+        "1x" + std::to_string(spec.height) + "x" + std::to_string(spec.width), rest_of(manifest)};
+    if (device == "CPU") {
+        const auto able = core.get_property(device, ov::device::capabilities);
+        words.insert(words.end(), able.begin(), able.end());
+    } else {
+        words.push_back(core.get_property(device, ov::device::full_name));
     }
-    return {options.cache, words};
+    return {options.cache, words, engine};
 }
 
 /// Returns what was compiled before; none where it was not, or for a CPU that can more than this one.
@@ -164,7 +172,7 @@ std::unique_ptr<Engine> open_openvino(const std::filesystem::path& file, const M
     const ov::AnyMap settings = properties(manifest, options);
     try {
         ov::Core core;
-        const Kept kept = kept_of(core, manifest, options, device, settings);
+        const Kept kept = kept_of(core, file, manifest, options, device);
         auto compiled = read_kept(kept, core, device, settings);
         if (compiled) {
             check_model(*compiled, spec);

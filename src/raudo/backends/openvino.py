@@ -11,13 +11,12 @@ from raudo.backends.base import PROFILED_RUNS, Backend, Engine, Made, Outputs, R
 from raudo.errors import EngineError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
     from pathlib import Path
 
     import numpy as np
     from numpy.typing import NDArray
 
-    from raudo.records import Artifact, Machine, NodeProfile, PrecisionAudit, Target
+    from raudo.records import Artifact, Machine, Manifest, NodeProfile, PrecisionAudit, Target
 
 HINTS = {"fp32": "f32", "fp16": "f16", "bf16": "bf16"}
 PRECISION_NAMES = {"f32": "fp32", "bf16": "bf16", "f16": "fp16", "u8": "int8", "i8": "int8"}
@@ -197,9 +196,10 @@ class OpenVinoEngine(Engine):
                 "INFERENCE_NUM_THREADS": resources.threads,
                 "NUM_STREAMS": resources.streams,
             }
-            digests = artifact.manifest.files_sha256
             self._compiled = (
-                self._start_as_before(digests) if resources.kept else self._compile(self._settings)
+                self._start_as_before(artifact.manifest)
+                if resources.kept
+                else self._compile(self._settings)
             )
         except (RuntimeError, KeyError) as error:
             raise EngineError(
@@ -212,21 +212,26 @@ class OpenVinoEngine(Engine):
         graph.reshape([self._batch, self.spec.height, self.spec.width, 3])
         return self._core.compile_model(graph, "CPU", settings)
 
-    def _start_as_before(self, digests: Mapping[str, str]) -> Any:
-        """Import what was compiled before on this machine; where nothing is kept, compile it."""
+    def _start_as_before(self, manifest: Manifest) -> Any:
+        """Import what was compiled before; where nothing is kept, compile it.
+
+        It serves any number of streams and threads, on all CPUs with the same instructions: the
+        runtime compares them.
+        """
         import openvino
 
-        from raudo.kept import Kept
+        from raudo.kept import Kept, digest_word
 
         shape = self._batch, self.spec.height, self.spec.width
         kept = Kept(
+            self._path,
             [
-                "".join(digests[name][:16] for name in sorted(digests)),
+                digest_word(manifest.files_sha256),
                 openvino.get_version(),
-                self._core.get_property("CPU", "FULL_DEVICE_NAME"),
                 "x".join(map(str, shape)),
-                *(str(self._settings[key]) for key in sorted(self._settings)),
-            ]
+                str(manifest.options["rest"]),
+                *self._core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"),
+            ],
         )
         if (content := kept.read()) is not None:
             with contextlib.suppress(RuntimeError):  # of a CPU that can more than this one

@@ -7,6 +7,7 @@ from importlib import resources
 from typing import TYPE_CHECKING
 
 from raudo.errors import UsageError
+from raudo.kept import ship
 from raudo.workspace import manifest_path, read_artifact
 
 if TYPE_CHECKING:
@@ -28,9 +29,10 @@ def write_bundle(folder: Path, engines: Iterable[Path]) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for engine in engines:
-            names = read_artifact(engine).manifest.files_sha256
-            for file in (*(engine.with_name(name) for name in names), manifest_path(engine)):
+            digests = read_artifact(engine).manifest.files_sha256
+            for file in (*(engine.with_name(name) for name in digests), manifest_path(engine)):
                 shutil.copy(file, folder)
+            ship(digests, folder)
         for name in EXAMPLE:
             if not (folder / name).exists():
                 source = resources.files("raudo.commands") / "bundle_files" / name

@@ -134,8 +134,16 @@ def test_it_starts_from_what_was_compiled_before(
     with BACKEND.open(artifact, kept) as engine:
         assert np.array_equal(engine.run(batch).scores, expected)
     assert file.read_bytes() != content
-    with BACKEND.open(artifact, Resources(streams=2, threads=2, kept=True)):
-        assert len(list(file.parent.iterdir())) == 2
+    made = file.read_bytes()
+    with BACKEND.open(artifact, Resources(streams=2, threads=2, kept=True)) as engine:
+        assert np.array_equal(engine.run(batch).scores, expected)
+    (tmp_path / "compiled").mkdir()
+    file = file.rename(tmp_path / "compiled" / file.name)
+    path.rename(tmp_path / "elsewhere.xml")
+    with BACKEND.open(artifact, kept) as engine:
+        assert np.array_equal(engine.run(batch).scores, expected)
+    assert file.read_bytes() == made
+    assert not list((tmp_path / "cache" / "raudo").iterdir())
 
 
 def variant_of(name: str) -> Variant:
