@@ -10,12 +10,14 @@ extern "C" {
 
 #include <array>
 #include <cmath>
+#include <thread>
 #include <utility>
 
 namespace raudo::app {
 namespace {
 
 constexpr std::chrono::seconds patience{10};  // with a camera or a stream
+constexpr std::chrono::milliseconds pause{1};  // until a camera is asked again
 constexpr int max_errors = 1000;              // in a row
 constexpr int row_alignment = 32;             // pixels: FFmpeg's vector code writes whole registers
 
@@ -77,6 +79,9 @@ bool Decoder::open_input(const std::string& name) {
     AVDictionary* options = nullptr;
     av_dict_set(&options, "rtsp_transport", "tcp", 0);
     const bool camera = kind_ == Kind::camera;
+    if (camera) {
+        format->flags |= AVFMT_FLAG_NONBLOCK;  // its reader never asks whether it is over
+    }
     await();
     const int status = avformat_open_input(&format, (camera ? "/dev/video" + name : name).c_str(),
                                            camera ? camera_format() : nullptr, &options);
@@ -133,9 +138,10 @@ bool Decoder::read(cv::Mat& image) {
 /// Gives the codec the next packet, or tells it that there is none.
 void Decoder::feed() {
     await();
-    const int status = av_read_frame(input_.get(), packet_.get());
-    if (status == AVERROR(EAGAIN)) {
-        return;
+    int status = av_read_frame(input_.get(), packet_.get());
+    while (status == AVERROR(EAGAIN) && is_over(this) == 0) {
+        std::this_thread::sleep_for(pause);
+        status = av_read_frame(input_.get(), packet_.get());
     }
     if (status < 0) {
         avcodec_send_packet(codec_.get(), nullptr);
@@ -174,8 +180,9 @@ void Decoder::convert(cv::Mat& image) {
 }
 
 double Decoder::fps() const {
-    return av_q2d(stream_->avg_frame_rate.den != 0 ? stream_->avg_frame_rate
-                                                   : AVRational{0, 1});
+    const AVRational told = stream_->avg_frame_rate.num != 0 ? stream_->avg_frame_rate
+                                                              : stream_->r_frame_rate;
+    return told.den != 0 ? av_q2d(told) : 0;
 }
 
 double Decoder::frames() const {

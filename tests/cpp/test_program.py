@@ -19,8 +19,10 @@ import cv2
 import numpy as np
 import pytest
 
+import rtsp_server
 from cpp_build import MARKS, ROOT, cmake, tool
 from raudo.build import combine
+from raudo.commands.bundle import write_bundle
 from raudo.measuring.station import Station
 from raudo.workspace import sha256
 
@@ -161,11 +163,11 @@ def frames_of(video: Path, count: int) -> list[NDArray[np.uint8]]:
     return [capture.read()[1] for _ in range(count)]
 
 
-def write_video(video: Path, frames: list[NDArray[np.uint8]]) -> None:
-    """Write frames as MJPG, each of which stands for itself."""
+def write_video(video: Path, frames: list[NDArray[np.uint8]], code: str = "MJPG") -> None:
+    """Write frames, as MJPG each of which stands for itself."""
     height, width = frames[0].shape[:2]
-    code = cv2.VideoWriter.fourcc(*"MJPG")
-    writer = cv2.VideoWriter(str(video), cv2.CAP_FFMPEG, code, 25, (width, height))
+    fourcc = cv2.VideoWriter.fourcc(*code)
+    writer = cv2.VideoWriter(str(video), cv2.CAP_FFMPEG, fourcc, 25, (width, height))
     for frame in frames:
         writer.write(frame)
     writer.release()
@@ -321,6 +323,36 @@ def test_a_stream_that_ends_early_is_told_from_a_recording_at_its_end(
         assert f"gave no more after {written} frames" in ended.stderr
 
 
+@pytest.mark.parametrize(
+    ("seconds", "goodbye", "shown"),
+    [(0.8, True, 20), (None, True, 20), (None, False, 12)],
+    ids=["a recording", "a camera that says goodbye", "a camera that is cut off"],
+)
+def test_an_rtsp_stream_is_followed_to_its_end(
+    program: Path, engine: Path, tmp_path: Path, seconds: float | None, goodbye: bool, shown: int
+) -> None:
+    recording = tmp_path / "recording.avi"
+    write_video(recording, frames_of(VIDEO, 20), code="FMP4")
+    frames = rtsp_server.mpeg4_frames(recording)
+    assert len(frames) == 20
+    video, jsonl = tmp_path / "out.mp4", tmp_path / "out.jsonl"
+    served = rtsp_server.Recording(frames[:shown], 25, seconds, goodbye)
+    with rtsp_server.serving(served) as address:
+        ended = detect(program, engine, address, "--output", video, "--jsonl", jsonl)
+    found = lines_of(jsonl)
+    assert cv2.VideoCapture(str(video)).get(cv2.CAP_PROP_FRAME_COUNT) == len(found)
+    assert shown - 1 <= len(found) <= shown  # the last frame's end may not have been seen
+    if seconds is not None:
+        assert (ended.returncode, len(found)) == (0, shown), ended.stderr
+    else:
+        assert ended.returncode == 2
+        assert f"gave no more after {len(found)} frames" in ended.stderr
+    plain = tmp_path / "file.jsonl"
+    assert detect(program, engine, recording, "--jsonl", plain).returncode == 0
+    for ours, theirs in zip(found, lines_of(plain), strict=False):
+        assert ours["detections"] == theirs["detections"]
+
+
 def test_damaged_frames_are_skipped_and_counted(
     program: Path, engine: Path, tmp_path: Path
 ) -> None:
@@ -348,11 +380,16 @@ def test_it_starts_from_what_python_compiled(
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     Station().keep_compiled(engines["openvino"], trust=False)  # as export does in the end
     kept = {file: file.read_bytes() for file in (tmp_path / "raudo").iterdir()}
-    assert len(kept) == 2
+    assert len(kept) == 1
     for mode in ("latency", "throughput"):
         ended = detect(program, engines["openvino"], VIDEO, "--max-frames", "1", "--mode", mode)
         assert ended.returncode == 0, ended.stderr
     assert {file: file.read_bytes() for file in (tmp_path / "raudo").iterdir()} == kept
+    write_bundle(tmp_path / "bundle", [engines["openvino"]])
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "elsewhere"))
+    ended = detect(program, tmp_path / "bundle" / engines["openvino"].name, VIDEO)
+    assert ended.returncode == 0, ended.stderr
+    assert not (tmp_path / "elsewhere").exists()
 
 
 def test_what_openvino_compiled_is_kept_and_made_again_when_damaged(
