@@ -82,7 +82,9 @@ class Calibrations:
         self, plan: Plan, spec: Spec, onnx: Path, calibration: CalibrationSet | None
     ) -> Any:
         """Return the graph of a plan with all layers quantized; see `make_graph`."""
-        key = (plan.backend, plan.precision, plan.ranges, plan.images, spec, onnx, calibration)
+        made_by = pass_for(plan.variant)
+        name = made_by.name if made_by else ""
+        key = (plan.backend, name, plan.ranges, plan.images, spec, onnx, calibration)
         known = next((graph for other, graph in self._known if other == key), None)
         if known is None:
             known = _quantized(plan, spec, onnx, calibration)
@@ -201,7 +203,7 @@ def _manifest(
     plan: Plan, file: ModelFile, info: ModelInfo, calibration: CalibrationSet | None, made: Made
 ) -> Manifest:
     """Describe an engine, but for its files."""
-    backend, quantizer = discover.backend(plan.backend), pass_for(plan.precision)
+    backend, quantizer = discover.backend(plan.backend), pass_for(plan.variant)
     calibrates = calibration is not None and quantizer is not None and quantizer.needs_calibration
     return Manifest(
         name=plan.name,
@@ -256,7 +258,7 @@ def make_graph(
     calibrations: Calibrations | None = None,
 ) -> Any:
     """Read a contract ONNX file for a plan's backend, and apply the plan's pass to it."""
-    backend, quantizer = discover.backend(plan.backend), pass_for(plan.precision)
+    backend, quantizer = discover.backend(plan.backend), pass_for(plan.variant)
     if quantizer is None:
         return backend.read_graph(onnx)
     graph = (calibrations or Calibrations()).quantized(plan, spec, onnx, calibration)
@@ -264,7 +266,7 @@ def make_graph(
 
 
 def _quantized(plan: Plan, spec: Spec, onnx: Path, calibration: CalibrationSet | None) -> Any:
-    backend, quantizer = discover.backend(plan.backend), pass_for(plan.precision)
+    backend, quantizer = discover.backend(plan.backend), pass_for(plan.variant)
     assert quantizer is not None  # noqa: S101 (the caller looked)
     quantizer.require()
     used = calibration.some(plan.images) if calibration and quantizer.needs_calibration else None

@@ -169,16 +169,16 @@ def baseline_plan(has_module: bool, device: Device = "cpu") -> Plan:
     return first
 
 
-def pass_for(precision: Precision) -> Pass | None:
-    """Return the pass that makes a precision, or None if graphs have it by themselves."""
-    return next((p for p in discover.passes() if p.precision == precision), None)
+def pass_for(variant: Variant) -> Pass | None:
+    """Return the pass that makes a variant's graphs, or None if they need none."""
+    return next((p for p in discover.passes() if p.makes(variant)), None)
 
 
 def obstacle(plan: Plan, machine: Machine, *, has_module: bool, calibrated: bool) -> str | None:
     """Tell why a candidate cannot be tried; None if it can."""
     if plan.variant.device == "gpu" and not (plan.gpus or machine.gpus):
         return NO_GPU  # whatever else is missing would not help
-    backend, quantizer = discover.backend(plan.backend), pass_for(plan.precision)
+    backend, quantizer = discover.backend(plan.backend), pass_for(plan.variant)
     lacking = [part for part in (backend, quantizer) if part and part.missing()]
     if lacking:
         modules = ", ".join(module for part in lacking for module in part.missing())

@@ -146,7 +146,7 @@ def test_names_and_files_tell_the_size_if_it_is_not_the_model_s_own(tmp_path: Pa
 def test_obstacles(monkeypatch: pytest.MonkeyPatch) -> None:
     for backend in discover.backends():
         monkeypatch.setattr(type(backend), "unsupported", lambda *_: None)
-    needing = [p for p in PLANS if (q := plan.pass_for(p.precision)) and q.needs_calibration]
+    needing = [p for p in PLANS if (q := plan.pass_for(p.variant)) and q.needs_calibration]
     assert needing, "no pass needs calibration: what does this test?"
     for chosen in needing:
         assert "--calibration" in str(reason(chosen, calibrated=False, machine=WITH_L4))
@@ -168,7 +168,7 @@ def test_a_pass_that_is_not_installed_is_named_with_its_own_extra(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     for chosen in PLANS:
-        if quantizer := plan.pass_for(chosen.precision):
+        if quantizer := plan.pass_for(chosen.variant):
             monkeypatch.setattr(type(quantizer), "missing", lambda _self: ("a_module",))
             told = f"not installed: a_module (pip install 'raudo[{quantizer.extra}]')"
             assert reason(chosen, machine=WITH_L4) == told

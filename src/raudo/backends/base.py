@@ -53,6 +53,7 @@ class Variant:
         batches: Batch sizes worth trying for throughput.
         streams: Whether several streams are worth trying for it.
         device: What it runs on; `gpu` is an NVIDIA GPU.
+        silu: How SiLU is computed: exactly, or in pieces that need no exponential.
     """
 
     name: str
@@ -61,6 +62,7 @@ class Variant:
     batches: tuple[int, ...] = (1, 4)
     streams: bool = True
     device: Device = "cpu"
+    silu: Literal["exact", "pieces"] = "exact"
 
 
 @dataclass(frozen=True)

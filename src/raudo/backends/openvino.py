@@ -52,6 +52,8 @@ class OpenVino(Backend):
         Variant("fp32", "fp32", {"rest": "fp32"}),
         Variant("fp16", "fp16", {"rest": "fp16"}),
         Variant("bf16", "bf16", {"rest": "bf16"}),
+        Variant("fp16-pieces", "fp16", {"rest": "fp16"}, silu="pieces"),
+        Variant("bf16-pieces", "bf16", {"rest": "bf16"}, silu="pieces"),
         Variant("int8", "int8", {"rest": "fp32"}),
         Variant("int8-fp16", "int8", {"rest": "fp16"}),
         Variant("int8-bf16", "int8", {"rest": "bf16"}),

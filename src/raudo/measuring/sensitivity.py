@@ -144,7 +144,7 @@ class Laboratory:
     @classmethod
     def of(cls, chosen: Plan, spec: Spec, onnx: Path) -> Laboratory:
         """Return that of a plan of a precision that a pass makes."""
-        quantizer = plan.pass_for(chosen.precision)
+        quantizer = plan.pass_for(chosen.variant)
         if quantizer is None:
             raise ValueError(f"no pass makes {chosen.name}")
         return cls(discover.backend(chosen.backend), chosen.variant, quantizer, onnx, spec)

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from raudo.backends.base import Variant
     from raudo.records import Precision, Ranges
 
 
@@ -74,10 +75,14 @@ class Pass(ABC):
     name: ClassVar[str]
     title: ClassVar[str]
     precision: ClassVar[Precision]
-    """The precision that it makes; a variant that asks for it gets this pass."""
+    """The precision of what it makes."""
     needs_calibration: ClassVar[bool]
     modules: ClassVar[tuple[str, ...]]
     extra: ClassVar[str]
+
+    def makes(self, variant: Variant) -> bool:
+        """Tell whether a variant asks for what this pass makes; no two passes make the same."""
+        return variant.precision == self.precision and variant.silu == "exact"
 
     def missing(self) -> tuple[str, ...]:
         """Return the modules that are not installed."""

@@ -1,4 +1,4 @@
-"""Makes the engines of plans, those of one backend and precision in one process."""
+"""Makes the engines of plans, those of one backend and pass in one process."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from raudo import discover
 from raudo.build import combine, remove_drafts
 from raudo.errors import RaudoError
+from raudo.plan import pass_for
 from raudo.records import Candidate
 from raudo.workspace import engine_files, manifest_path
 
@@ -22,15 +23,14 @@ if TYPE_CHECKING:
     from raudo.job import Job
     from raudo.measuring.sensitivity import Remedy
     from raudo.plan import Plan
-    from raudo.records import Precision
     from raudo.worker import Worker
 
 
 class Maker:
     """Makes engines; a context manager.
 
-    What a process calibrated serves the next engines of the same backend and precision. One in
-    which anything went wrong makes nothing more.
+    What a process calibrated serves the next engines of the same backend and pass. One in which
+    anything went wrong makes nothing more.
 
     Args:
         job: The run.
@@ -40,7 +40,7 @@ class Maker:
         self._job = job
         self._process = contextlib.ExitStack()
         self._worker: Worker | None = None
-        self._kind: tuple[str, Precision] | None = None
+        self._kind: tuple[str, str] | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -110,7 +110,8 @@ class Maker:
         return replace(inputs.file, size=chosen.size), replace(inputs.info, spec=spec)
 
     def _call(self, chosen: Plan, action: str, *arguments: Any) -> Any:
-        kind = (chosen.backend, chosen.precision)
+        made_by = pass_for(chosen.variant)
+        kind = (chosen.backend, made_by.name if made_by else "")
         if self._worker is None or kind != self._kind:
             self._process.close()
             self._worker = self._process.enter_context(self._job.worker(chosen.name))

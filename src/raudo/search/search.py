@@ -195,7 +195,7 @@ class Search:
         """
         job, name, start = self._job, chosen.name, time.monotonic()
         seconds = min(job.settings.recovery_budget, job.seconds_left / 2)
-        quantizer = plan.pass_for(chosen.precision)
+        quantizer = plan.pass_for(chosen.variant)
         if quantizer is None or not quantizer.needs_calibration:
             return
         if job.inputs.calibration is None or seconds <= 0:
