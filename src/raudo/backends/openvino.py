@@ -256,7 +256,7 @@ class OpenVinoEngine(Engine):
 
     def _infer(self, request: Any, images: NDArray[np.uint8]) -> Outputs:
         request.set_input_tensor(0, self._tensor(images, shared_memory=True))
-        request.infer()
+        request.infer(share_outputs=True)  # what it returns otherwise is a copy of all outputs
         boxes, scores, *labels = (
             request.get_output_tensor(i).data for i in range(len(self._compiled.outputs))
         )
