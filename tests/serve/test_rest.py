@@ -6,6 +6,7 @@ import base64
 import http.client
 import json
 import re
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import cv2
@@ -162,6 +163,44 @@ def test_every_refusal_looks_the_same(
     assert STATUS[content["code"]] == status
     assert named["x-request-id"] == content["request_id"]
     assert "Traceback" not in content["error"]
+
+
+def counted(address: str) -> Counter[tuple[str, str]]:
+    """How many requests ended with each code, by code and method."""
+    told = call(address, "GET", "/metrics")[2].decode()
+    sample = re.compile(r'raudo_requests_total{code="(\w+)",method="(\w+)",variant="\w+"} (\d+)')
+    found: Counter[tuple[str, str]] = Counter()
+    for code, method, count in sample.findall(told):
+        found[code, method] += int(count)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("code", "path", "body", "headers"),
+    [
+        ("ok", "/v1/detect", IMAGE, PNG),
+        ("bad_request", "/v1/detect", b"no image", PNG),
+        ("bad_request", "/v1/detect", b"{", JSON),
+        ("unsupported_media", "/v1/detect", IMAGE, {"Content-Type": "text/plain"}),
+        ("too_large", "/v1/detect", bytes((20 << 20) + 1), PNG),
+        ("bad_request", INFER, *binary({"inputs": [tensor()], "outputs": [{"name": "x"}]})),
+        ("bad_request", INFER, *binary({"inputs": [tensor(shape=[1, 32, 128, 3])]})),
+        ("not_found", "/v2/models/other/infer", *binary({"inputs": [tensor()]})),
+    ],
+)
+def test_each_request_is_counted_once(
+    address: str, code: str, path: str, body: bytes, headers: Any
+) -> None:
+    before = counted(address)
+    call(address, "POST", path, body, headers)
+    method = "detect" if path.endswith("detect") else "infer"
+    assert counted(address) - before == Counter({(code, method): 1})
+
+
+def test_a_refusal_has_the_id_that_the_request_had(address: str) -> None:
+    body, headers = binary({"id": "mine", "inputs": [tensor(datatype="FP16")]})
+    _, named, content = call(address, "POST", INFER, body, headers)
+    assert named["x-request-id"] == content["request_id"] == "mine"
 
 
 @pytest.mark.parametrize("path", ["/v1/detect", INFER])

@@ -22,7 +22,8 @@ import pytest
 import raudo
 from null_engines import null_engine, null_run
 from raudo.images import decode
-from serving import PATIENCE, served
+from raudo.serve.grpc import messages
+from serving import PATIENCE, ask, free_port, served
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -146,6 +147,76 @@ def test_tensors_may_be_json(ports: tuple[str, str]) -> None:
     (stats,) = client.get_inference_statistics("detector")["model_stats"]
     assert stats["inference_stats"]["success"]["count"] >= 1
     client.close()
+
+
+def test_nvidias_client_reads_configuration_and_statistics(ports: tuple[str, str]) -> None:
+    for kind, client in clients(ports):
+        is_http = kind.__name__.endswith("http")
+        more = {} if is_http else {"as_json": True}
+        tensor = kind.InferInput("encoded", [1], "BYTES")
+        tensor.set_data_from_numpy(np.array([PICTURE.read_bytes()], dtype=np.object_))
+        client.infer("detector", [tensor])
+        config = client.get_model_config("detector", "1", **more)
+        config = config if is_http else config["config"]
+        types = {each["name"]: each["data_type"] for each in config["input"]}
+        assert types == {"images": "TYPE_UINT8", "encoded": "TYPE_STRING"}
+        assert config["dynamic_batching"]["default_queue_policy"]["max_queue_size"] == 64
+        assert json.loads(config["parameters"]["classes"]["string_value"])[0] == "person"
+        for asked in ((), ("detector",), ("detector", "1")):
+            (told,) = client.get_inference_statistics(*asked, **more)["model_stats"]
+            success = told["inference_stats"]["success"]
+            assert int(success["count"]) >= 1
+            assert int(success["ns"]) > int(told["batch_stats"][0]["compute_infer"]["ns"]) > 0
+        client.close()
+
+
+def test_a_refused_call_says_why_and_which(ports: tuple[str, str]) -> None:
+    grpc = pytest.importorskip("grpc", reason="NO GRPC")
+    request = messages()["ModelInferRequest"](model_name="detector", id="mine")
+    with grpc.insecure_channel(ports[1]) as channel:
+        send = channel.unary_unary("/inference.GRPCInferenceService/ModelInfer")
+        with pytest.raises(grpc.RpcError) as refused:
+            send(request.SerializeToString(), timeout=PATIENCE)
+    assert refused.value.code() == grpc.StatusCode.INVALID_ARGUMENT
+    told = dict(refused.value.trailing_metadata())
+    assert (told["code"], told["request-id"]) == ("bad_request", "mine")
+
+
+# --- while it starts ------------------------------------------------------------------------------
+
+
+def test_while_the_engine_loads_it_lives_and_takes_nothing(tmp_path: Path) -> None:
+    engine = null_engine(tmp_path / "e.npz", pauses={"call_ms": 600_000})  # opening it runs it
+    port = free_port()
+    command = [sys.executable, "-m", "raudo.cli", "serve", str(engine), "--port", str(port)]
+    with psutil.Popen(command, stderr=subprocess.PIPE) as process:
+        until = time.monotonic() + PATIENCE
+        while answer(port, "/v2/health/live") != 200:
+            assert process.poll() is None, process.stderr.read()
+            assert time.monotonic() < until
+            time.sleep(0.05)
+        assert [answer(port, f"/v2/{path}") for path in ("health/ready", "models/detector")] == [
+            503,
+            503,
+        ]
+        refused = ask(port)
+        assert (refused.status, refused.content["code"]) == (503, "not_ready")
+        children = process.children()
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(PATIENCE) == 0
+        assert psutil.wait_procs(children, PATIENCE)[1] == []
+
+
+def answer(port: int, path: str) -> int:
+    """The status of an answer; 0 where nobody listens."""
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=10) as found:
+            return int(found.status)
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code
+    except urllib.error.URLError:
+        return 0
 
 
 # --- under traffic, on an engine that answers at once ---------------------------------------------

@@ -62,6 +62,14 @@ class Waiting:
         left = max(0.0, self._deadline - time.monotonic())
         self._timer = asyncio.get_running_loop().call_later(left, self._expire)
 
+    def too_late(self) -> bool:
+        """Tell whether its time is over; its timer may be on its way only."""
+        if time.monotonic() < self._deadline:
+            return False
+        self._timer.cancel()
+        self._expire()
+        return True
+
     def leave(self) -> None:
         """Leave the line unanswered: the client is gone."""
         self._timer.cancel()
@@ -70,12 +78,7 @@ class Waiting:
     def _expire(self) -> None:
         self._left()
         if not self.done.done():
-            self.done.set_exception(
-                DeadlineError(
-                    "the request's time was over before an engine was free",
-                    hint="send less at once, or give it a longer timeout",
-                )
-            )
+            self.done.set_exception(DeadlineError("its time was over before an engine was free"))
 
     def answer(self, result: Result) -> None:
         """Give the result to whoever still waits for it."""
@@ -127,7 +130,7 @@ class Line:
         passed: list[Waiting] = []
         while self._waiting:
             head = self._waiting.popleft()
-            if head.over:
+            if head.over or head.too_late():
                 continue
             if size is not None and head.part.size != size:
                 passed.append(head)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import pickle
 import sys
 from typing import TYPE_CHECKING, Any, cast
@@ -16,6 +17,8 @@ from raudo.errors import WorkerError
 from raudo.worker import FRAME, describe_death, frame
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from typing_extensions import Self
 
 STDIN = 0
@@ -35,11 +38,22 @@ class Channel(asyncio.SubprocessProtocol):
         self._received = bytearray()
 
     @classmethod
-    async def to(cls, program: str, *descriptors: int) -> Self:
-        """Start a Python program, which inherits some file descriptors."""
+    async def to(cls, program: str, *descriptors: int, environment: Mapping[str, str]) -> Self:
+        """Start a Python program.
+
+        Args:
+            program: Its text.
+            descriptors: File descriptors that it inherits.
+            environment: What it has in its environment besides what this process has.
+        """
         loop = asyncio.get_running_loop()
-        command = (sys.executable, "-c", program)
-        _, channel = await loop.subprocess_exec(cls, *command, stderr=None, pass_fds=descriptors)
+        _, channel = await loop.subprocess_exec(
+            cls,
+            *(sys.executable, "-c", program),
+            stderr=None,
+            pass_fds=descriptors,
+            env=os.environ | environment,
+        )
         return channel
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:

@@ -7,6 +7,7 @@ import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
 
+from raudo.detector import DEFAULT_SELECTION
 from raudo.errors import RaudoError
 from raudo.records import Detections
 from raudo.serve.arena import private
@@ -49,6 +50,7 @@ class Service:
     """Serves one model, in one or more variants; all of it belongs to one event loop.
 
     Attributes:
+        starting: Whether something that it needs is still being loaded.
         leaving: Whether clients should go elsewhere with their next request.
 
     Args:
@@ -79,14 +81,14 @@ class Service:
         self._preparer = Preparer(limits, allocate)
         self._deployments: dict[str, Deployment] = {}
         self._loaded = 0
-        self._draining = self.leaving = False
+        self._draining = self.leaving = self.starting = False
         self._background: set[asyncio.Task[None]] = set()
 
     def ready(self, version: str | None = None) -> bool:
         """Tell whether requests are taken, by a certain version or at all."""
         versions = {model.version for model in self.models()}
         taken = bool(versions) if version is None else version in versions
-        return taken and not self.leaving
+        return taken and not self.leaving and not self.starting
 
     def models(self) -> tuple[ModelVersion, ...]:
         """Return the versions that take requests, the primary variant first."""
@@ -96,10 +98,10 @@ class Service:
         """Tell early that a request would be turned down, before its body is read.
 
         Raises:
-            NotReadyError: No engine is loaded, or the service drains.
+            NotReadyError: No engine is loaded yet, or the service drains.
             QueueFullError: As many wait in every variant as may wait.
         """
-        if self._draining or not self._deployments:
+        if self._draining or self.starting or not self._deployments:
             raise NotReadyError("the service drains" if self._draining else "no engine is loaded")
         deployments = self._deployments.values()
         if all(deployment.full for deployment in deployments):
@@ -115,6 +117,7 @@ class Service:
             error: Why.
             start: When it came, by `time.monotonic`.
         """
+        error.told = True
         self.observer.rejected(error.code, None)
         seconds = time.monotonic() - start
         self.observer.request_finished(Finished(request_id, method, error.code, seconds))
@@ -210,11 +213,13 @@ class Service:
         except ServeError as error:
             self.turned_down(method, request.id, error, start)
             raise
-        reply = await self._observed(method, request, deployment, shadow=False)
         follower = self.routing.shadow(request.id)
+        compared = follower is not None and request.selection is None
+        asked = replace(request, selection=DEFAULT_SELECTION) if compared else request
+        reply = await self._observed(method, asked, deployment, shadow=False)
         if follower is not None and not self._draining:
-            self._start(self._follow(method, request, follower, reply))
-        return reply
+            self._start(self._follow(method, asked, follower, reply))
+        return replace(reply, detections=()) if compared else reply
 
     def _choose(self, request: InferRequest) -> Deployment:
         if request.version is None:
@@ -248,7 +253,7 @@ class Service:
                 _soon(self.observer.detected, version, reply.detections)
             return reply
         except ServeError as error:
-            code = error.code
+            code, error.told = error.code, True
             self.observer.rejected(code, version.variant)
             raise
         except asyncio.CancelledError:
@@ -264,6 +269,7 @@ class Service:
                 variant=version.variant,
                 version=version.version,
                 shadow=shadow,
+                images=len(request.images),
             )
             _soon(self.observer.request_finished, finished)
 
@@ -271,7 +277,7 @@ class Service:
         limit = self.limits.timeout if request.timeout is None else request.timeout
         version = deployment.version
         with deployment.admit() as place:
-            prepared, fits = await self._preparer.prepare(request, version)
+            prepared, fits = await self._preparer.prepare(request, version, start + limit)
             decoded = time.monotonic()
             part = Part(prepared, request.raw, request.selection)
             taken, result = await deployment.run(part, start + limit, place)

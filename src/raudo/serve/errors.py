@@ -19,6 +19,7 @@ What each is in a protocol, a status for instance, the transports say.
 
 from __future__ import annotations
 
+import math
 from typing import ClassVar
 
 from raudo.errors import RaudoError
@@ -30,6 +31,9 @@ class ServeError(RaudoError):
     Args:
         message: Why, in one line.
         hint: What the client can do; None: what usually helps.
+
+    Attributes:
+        told: Whether the observer knows of it, so that each request is counted once.
     """
 
     code: ClassVar[str] = "internal"
@@ -39,6 +43,7 @@ class ServeError(RaudoError):
 
     def __init__(self, message: str, *, hint: str | None = None) -> None:
         super().__init__(message, hint=hint or self.advice)
+        self.told = False
 
 
 class BadRequestError(ServeError):
@@ -99,6 +104,11 @@ class QueueFullError(ServeError):
         super().__init__(message, hint="send less at once, or try again later")
         self.retry_after = retry_after
 
+    @property
+    def seconds(self) -> int:
+        """After how many whole seconds a client should try again."""
+        return max(1, math.ceil(self.retry_after))
+
 
 class NotReadyError(ServeError):
     """No engine is ready, or the service drains."""
@@ -111,9 +121,19 @@ class DeadlineError(ServeError):
     """The request's time was over before an engine took it."""
 
     code = "deadline"
+    advice = "send less at once, or give it a longer timeout"
 
 
 class EngineFailedError(ServeError):
     """The engine failed at this request, more than once."""
 
     code = "engine_failed"
+
+
+def as_served(error: Exception) -> ServeError:
+    """Return what a client is told of whatever was raised: nothing of what is broken inside."""
+    if isinstance(error, ServeError):
+        return error
+    if isinstance(error, RaudoError):
+        return BadRequestError(error.message, hint=error.hint)
+    return ServeError("internal error")

@@ -1,14 +1,17 @@
-"""Utilization and memory of NVIDIA GPUs, read when Prometheus asks."""
+"""NVIDIA GPUs: how busy they are, read when Prometheus asks, and who gets which."""
 
 from __future__ import annotations
 
 import logging
+import os
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from prometheus_client.metrics_core import Metric
+
+VISIBLE = "CUDA_VISIBLE_DEVICES"
 
 logger = logging.getLogger(__name__)
 
@@ -43,6 +46,20 @@ class GpuCollector:
                 continue
             busy.add_metric(identity, rates.gpu / 100)
         yield from (busy, used, total)
+
+
+def usable() -> tuple[str, ...]:
+    """Return the GPUs that CUDA may use here, each as CUDA_VISIBLE_DEVICES names it."""
+    chosen = os.environ.get(VISIBLE)
+    if chosen is not None:
+        return tuple(each.strip() for each in chosen.split(",") if each.strip())
+    nvml = open_nvml()
+    return tuple(map(str, range(nvml.nvmlDeviceGetCount()))) if nvml else ()
+
+
+def only(gpu: str) -> dict[str, str]:
+    """Return the environment of a process that shall see one GPU; numbers are those of NVML."""
+    return {VISIBLE: gpu, "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
 
 
 def open_nvml() -> Any:

@@ -9,16 +9,17 @@ from __future__ import annotations
 import contextlib
 import logging
 import secrets
+import time
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-import raudo
-from raudo.errors import RaudoError, UsageError
+from raudo.errors import UsageError
 from raudo.serve import oip
-from raudo.serve.errors import BadRequestError, ServeError
+from raudo.serve.errors import BadRequestError, QueueFullError, ServeError, as_served
+from raudo.serve.records import REQUEST_ID
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -27,9 +28,10 @@ if TYPE_CHECKING:
     from raudo.serve.records import Reply
 
     Handler = Callable[[bytes, Any], Awaitable[Any]]
+    Refused = Callable[[ServeError, str, float], None]
 
 DESCRIPTOR = Path(__file__).with_name("open_inference.binpb")
-PACKAGE, SERVICE = "inference", "GRPCInferenceService"
+PACKAGE, SERVICE, INFER = "inference", "GRPCInferenceService", "ModelInfer"
 STATUS = {
     "bad_request": "INVALID_ARGUMENT",
     "unauthorized": "UNAUTHENTICATED",
@@ -87,26 +89,50 @@ class OpenInference:
 
     async def server_metadata(self, _: Any) -> Any:
         """Describe the server."""
-        return self._make("ServerMetadataResponse", name="raudo", version=raudo.__version__)
+        return self._make("ServerMetadataResponse", **oip.server())
 
     async def model_metadata(self, request: Any) -> Any:
         """Describe the model."""
         version = oip.model(self._service, request.name, request.version)
         return self._make("ModelMetadataResponse", **oip.metadata(self._service, version))
 
+    async def model_config(self, request: Any) -> Any:
+        """Tell how the model is served."""
+        version = oip.model(self._service, request.name, request.version)
+        described = oip.configuration(self._service, version)
+        return self._read("ModelConfigResponse", {"config": described})
+
+    async def model_statistics(self, request: Any) -> Any:
+        """Tell what a version, or all of them, did."""
+        if request.name:
+            oip.model(self._service, request.name, request.version)
+        counted = oip.statistics(self._service, request.version)
+        return self._read("ModelStatisticsResponse", counted)
+
+    def _read(self, message: str, content: dict[str, Any]) -> Any:
+        from google.protobuf.json_format import ParseDict
+
+        return ParseDict(content, self._make(message))
+
     async def model_infer(self, request: Any) -> Any:
         """Run a batch."""
-        oip.model(self._service, request.model_name, request.model_version)
+        model = oip.model(self._service, request.model_name, request.model_version)
         ask = oip.Ask(
-            id=request.id or secrets.token_hex(16),
+            id=request.id,
             inputs=read_inputs(request),
             outputs=tuple(output.name for output in request.outputs),
             parameters={name: value_of(p) for name, p in request.parameters.items()},
             version=request.model_version,
         )
+        oip.check_outputs(model, ask.outputs)
         asked, wanted = oip.to_request(ask)
         reply = await self._service.infer(asked)
         return self._respond(reply, oip.outputs_of(reply, wanted))
+
+    def refused(self, error: ServeError, request_id: str, start: float) -> None:
+        """Count a request that never came to the core."""
+        if not error.told:
+            self._service.turned_down("infer", request_id, error, start)
 
     def _respond(self, reply: Reply, outputs: dict[str, Any]) -> Any:
         response = self._make(
@@ -171,28 +197,54 @@ def parse(kind: Any, data: bytes) -> Any:
         raise BadRequestError(f"this is no {kind.DESCRIPTOR.name}") from error
 
 
-def answering(kind: Any, handle: Callable[[Any], Awaitable[Any]]) -> Handler:
-    """Wrap a handler: what it raises becomes a status, with the error's code beside it.
+def answering(
+    kind: Any, handle: Callable[[Any], Awaitable[Any]], refused: Refused | None = None
+) -> Handler:
+    """Wrap a handler: what it raises becomes a status, and trailing metadata.
 
     It parses as well: whatever gRPC's own deserializer raises is a fault of the server to clients.
+
+    Args:
+        kind: The message that it takes.
+        handle: The handler.
+        refused: Told of each error, with the request's id and when it came, by `time.monotonic`;
+            None: nobody is.
     """
 
     async def answer(data: bytes, context: Any) -> Any:
         import grpc
 
+        start, request_id = time.monotonic(), secrets.token_hex(16)
         try:
-            return await handle(parse(kind, data))
-        except RaudoError as error:
-            code = error.code if isinstance(error, ServeError) else "bad_request"
-            message = error.message
-        except Exception:
-            log.exception("a call failed")
-            code, message = "internal", "internal error"
-        status = getattr(grpc.StatusCode, STATUS.get(code, "INTERNAL"))
-        await context.abort(status, message, (("code", code),))
+            request = parse(kind, data)
+            if hasattr(request, "id"):
+                request.id = request_id = request.id or request_id
+            return await handle(request)
+        except Exception as error:
+            refusal = as_served(error)
+            if refusal.code == ServeError.code:
+                log.exception("request %s failed", request_id)
+        if refused is not None:
+            refused(refusal, request_id, start)
+        status = getattr(grpc.StatusCode, STATUS.get(refusal.code, "INTERNAL"))
+        await context.abort(status, refusal.message, trailers(refusal, request_id))
         return None
 
     return answer
+
+
+def trailers(error: ServeError, request_id: str) -> tuple[tuple[str, str], ...]:
+    """Return what comes with an error: what HTTP says in its body and headers.
+
+    `grpc-retry-pushback-ms` is when a gRPC client with a retry policy tries again by itself.
+    """
+    told = [("code", error.code)]
+    if REQUEST_ID.fullmatch(request_id):  # metadata takes no other text
+        told.append(("request-id", request_id))
+    if isinstance(error, QueueFullError):
+        told.append(("retry-after", str(error.seconds)))
+        told.append(("grpc-retry-pushback-ms", str(1000 * error.seconds)))
+    return tuple(told)
 
 
 def snake(name: str) -> str:
@@ -216,7 +268,11 @@ async def listening(service: Service, host: str, port: int) -> AsyncIterator[int
     calls = [name.removesuffix("Request") for name in found if name.endswith("Request")]
     methods = {
         call: grpc.unary_unary_rpc_method_handler(
-            answering(found[f"{call}Request"], getattr(handlers, snake(call))),
+            answering(
+                found[f"{call}Request"],
+                getattr(handlers, snake(call)),
+                handlers.refused if call == INFER else None,
+            ),
             response_serializer=found[f"{call}Response"].SerializeToString,
         )
         for call in calls

@@ -5,15 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import math
-import re
 import secrets
 import time
 from dataclasses import dataclass, field, replace
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl
 
-from raudo.errors import RaudoError
 from raudo.serve.errors import (
     BadRequestError,
     DeadlineError,
@@ -22,8 +20,10 @@ from raudo.serve.errors import (
     TooLargeError,
     UnauthorizedError,
     UnsupportedMediaError,
+    as_served,
 )
 from raudo.serve.json_body import write_json
+from raudo.serve.records import REQUEST_ID
 from raudo.serve.uploads import BODY, UPLOAD
 
 if TYPE_CHECKING:
@@ -53,7 +53,6 @@ STATUS = {
     "deadline": 504,
 }
 """HTTP status of each `ServeError.code`; what is not here is a 500."""
-REQUEST_ID = re.compile(r"[\w.:-]{1,128}", re.ASCII)
 JSON = "application/json"
 
 log = logging.getLogger(__name__)
@@ -75,18 +74,29 @@ class Answer:
     type: str = JSON
     headers: Mapping[str, str] = field(default_factory=dict)
 
+    def _head(self, size: int) -> list[tuple[bytes, bytes]]:
+        headers = {
+            "content-type": self.type,
+            "content-length": str(size),
+            "x-content-type-options": "nosniff",
+            **self.headers,
+        }
+        return [(name.encode(), value.encode("latin-1")) for name, value in headers.items()]
+
+    def last(self) -> bytes:
+        """Return all bytes of it, as the last response of a connection."""
+        body = b"".join(self.body)
+        head = [*self._head(len(body)), (b"connection", b"close")]
+        lines = b"".join(b"%b: %b\r\n" % field for field in head)
+        phrase = HTTPStatus(self.status).phrase.encode()
+        return b"HTTP/1.1 %d %b\r\n%b\r\n%b" % (self.status, phrase, lines, body)
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send it."""
         del receive
         body = self.body[0] if len(self.body) == 1 else b"".join(self.body)
-        headers = {
-            "content-type": self.type,
-            "content-length": str(len(body)),
-            "x-content-type-options": "nosniff",
-            **self.headers,
-        }
-        encoded = [(name.encode(), value.encode("latin-1")) for name, value in headers.items()]
-        await send({"type": "http.response.start", "status": self.status, "headers": encoded})
+        head = self._head(len(body))
+        await send({"type": "http.response.start", "status": self.status, "headers": head})
         sent = b"" if scope["method"] == "HEAD" else body
         await send({"type": "http.response.body", "body": sent})
 
@@ -102,11 +112,16 @@ def answer_error(error: ServeError, request_id: str) -> Answer:
     """Answer with an error, as every endpoint does: error, code and request_id."""
     headers = {"x-request-id": request_id}
     if isinstance(error, QueueFullError):
-        headers["retry-after"] = str(max(1, math.ceil(error.retry_after)))
+        headers["retry-after"] = str(error.seconds)
     if isinstance(error, UnauthorizedError):
         headers["www-authenticate"] = "Bearer"
     content = {"error": error.message, "code": error.code, "request_id": request_id}
     return answer_json({**content, "hint": error.hint}, STATUS.get(error.code, 500), headers)
+
+
+def refusal(error: ServeError) -> bytes:
+    """Return the answer to what is no whole request, so that no endpoint gets to see it."""
+    return answer_error(error, secrets.token_hex(16)).last()
 
 
 @dataclass
@@ -272,28 +287,30 @@ class Endpoint:
         call = Call.of(scope)
         try:
             answer = await self._answer(call, scope, receive)
-        except ServeError as error:
-            answer = answer_error(error, call.id)
-        except RaudoError as error:
-            answer = answer_error(BadRequestError(error.message, hint=error.hint), call.id)
-        except Exception:
-            log.exception("request %s failed", call.id)
-            answer = answer_error(ServeError("internal error"), call.id)
+        except Exception as error:
+            answer = self._refuse(call, error)
         if answer is not None:
             if self._service.leaving:
                 answer = replace(answer, headers={**answer.headers, "connection": "close"})
             await answer(scope, receive, send)
+
+    def _refuse(self, call: Call, error: Exception) -> Answer:
+        """Answer with what went wrong; it is counted here where it never came to the core."""
+        refusal = as_served(error)
+        if refusal.code == ServeError.code:
+            log.error("request %s failed", call.id, exc_info=error)
+        if self._method and not refusal.told:
+            self._service.turned_down(self._method, call.id, refusal, call.started)
+        return answer_error(refusal, call.id)
 
     async def _let_in(self, call: Call, scope: Scope, receive: Receive) -> None:
         try:
             if self._method:
                 self._service.check()
             call.body = await read_body(call, scope, receive, self._service.limits)
-        except ServeError as error:
+        except ServeError:
             if upload := upload_of(scope):
                 upload.refuse()
-            if self._method:
-                self._service.turned_down(self._method, call.id, error, call.started)
             raise
 
     async def _answer(self, call: Call, scope: Scope, receive: Receive) -> Answer | None:

@@ -28,6 +28,7 @@ class Finished:
         variant: The variant that was chosen; None where it was turned down before.
         version: Its version.
         shadow: Whether it was a copy for comparison, whose reply nobody waits for.
+        images: How many it had.
     """
 
     id: str
@@ -38,6 +39,7 @@ class Finished:
     variant: str | None = None
     version: str | None = None
     shadow: bool = False
+    images: int = 1
 
 
 class Observer(Protocol):

@@ -21,14 +21,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 import numpy as np
 from pydantic import Field, ValidationError
 
+import raudo
 from raudo.config import Settings
 from raudo.detector import Selection
 from raudo.errors import first_problem
-from raudo.serve.errors import BadRequestError, NotFoundError
+from raudo.serve.errors import BadRequestError, NotFoundError, NotReadyError
 from raudo.serve.records import InferRequest
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -176,12 +177,20 @@ def read_elements(tensor: Tensor) -> tuple[bytes, ...]:
     if isinstance(tensor.data, bytes | memoryview):
         elements = _split(bytes(tensor.data))
     else:
-        elements = tuple(decode_base64(text) for text in tensor.data)
+        elements = tuple(decode_base64(text) for text in _flat(tensor.data))
     if len(elements) != count:
         raise BadRequestError(
             f"'{tensor.name}' has {len(elements)} elements, and a shape of {count}"
         )
     return elements
+
+
+def _flat(data: Iterable[Any]) -> Iterator[Any]:
+    for each in data:
+        if isinstance(each, list):
+            yield from _flat(each)
+        else:
+            yield each
 
 
 def _split(data: bytes) -> tuple[bytes, ...]:
@@ -215,16 +224,30 @@ def outputs_of(reply: Reply, wanted: tuple[str, ...]) -> dict[str, NDArray[Any]]
     """Return the outputs that were wanted, by name, in the order they were asked for.
 
     Raises:
-        BadRequestError: The model has no such output.
+        BadRequestError: The engine that answered has no such output.
     """
     found: dict[str, NDArray[Any]] = {}
     if reply.outputs is not None:
         found = {name: v for name, v in vars(reply.outputs).items() if v is not None}
     if reply.detections:
         found[DETECTIONS] = _rows(reply)
-    if unknown := set(wanted) - set(found):
-        raise BadRequestError(f"the model has no output {min(unknown)[:40]!r}")
+    _only(wanted, found)
     return {name: found[name] for name in wanted or found}
+
+
+def check_outputs(version: ModelVersion, wanted: Sequence[str]) -> None:
+    """Refuse, before an engine works for it, a request for what there is not.
+
+    Raises:
+        BadRequestError: The version has no such output.
+    """
+    if wanted:
+        _only(wanted, (*version.outputs, DETECTIONS))
+
+
+def _only(wanted: Sequence[str], outputs: Iterable[str]) -> None:
+    if unknown := set(wanted).difference(outputs):
+        raise BadRequestError(f"the model has no output {min(unknown)[:40]!r}")
 
 
 def _rows(reply: Reply) -> NDArray[np.float32]:
@@ -242,10 +265,14 @@ def model(service: Service, name: str, version: str = "") -> ModelVersion:
 
     Raises:
         NotFoundError: There is none.
+        NotReadyError: No engine is loaded yet.
     """
     if name != service.model:
         raise NotFoundError(f"there is no model {name[:40]!r}", hint=f"it is {service.model!r}")
-    for loaded in service.models():
+    versions = service.models()
+    if not versions:
+        raise NotReadyError("no engine is loaded")
+    for loaded in versions:
         if version in {"", loaded.version}:
             return loaded
     raise NotFoundError(f"there is no version {version[:40]!r} of {name!r}")
@@ -265,6 +292,11 @@ def tensors(version: ModelVersion) -> tuple[list[dict[str, Any]], list[dict[str,
     ]
     outputs.append({"name": DETECTIONS, "datatype": "FP32", "shape": [-1, -1, 6]})
     return inputs, outputs
+
+
+def server() -> dict[str, Any]:
+    """Return what the protocol calls the metadata of the server."""
+    return {"name": "raudo", "version": raudo.__version__, "extensions": list(EXTENSIONS)}
 
 
 def metadata(service: Service, version: ModelVersion) -> dict[str, Any]:
@@ -306,6 +338,17 @@ def configuration(service: Service, version: ModelVersion) -> dict[str, Any]:
             },
         },
         "parameters": {name: {"string_value": value} for name, value in described.items()},
+    }
+
+
+def statistics(service: Service, version: str = "") -> dict[str, Any]:
+    """Return what a version did, or what all that are loaded did."""
+    return {
+        "model_stats": [
+            service.statistics.as_json(service.model, loaded.version)
+            for loaded in service.models()
+            if version in {"", loaded.version}
+        ]
     }
 
 

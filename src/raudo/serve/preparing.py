@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from concurrent.futures import ThreadPoolExecutor
 from math import prod
 from typing import TYPE_CHECKING
@@ -12,7 +13,7 @@ import numpy as np
 from raudo import images
 from raudo.errors import DataError
 from raudo.rectangles import smallest
-from raudo.serve.errors import BadRequestError, TooLargeError
+from raudo.serve.errors import BadRequestError, DeadlineError, TooLargeError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -38,12 +39,15 @@ class Preparer:
         self._limits, self._allocate = limits, allocate
         self._pool = ThreadPoolExecutor(limits.decoders, thread_name_prefix="raudo-decode")
 
-    async def prepare(self, request: InferRequest, version: ModelVersion) -> Prepared:
+    async def prepare(
+        self, request: InferRequest, version: ModelVersion, deadline: float
+    ) -> Prepared:
         """Return uint8 [n, height, width, 3], and where each image that came encoded lies in it.
 
         Raises:
             BadRequestError: There is no image, they are too many, or not what the engine takes.
             TooLargeError: An image has too many pixels.
+            DeadlineError: It is not decoded before the deadline, of `time.monotonic`.
         """
         count = len(request.images)
         if not 1 <= count <= version.max_batch:
@@ -61,7 +65,11 @@ class Preparer:
                 )
             return request.images, ()
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._pool, self._decode, request.images, version)
+        decoding = loop.run_in_executor(self._pool, self._decode, request.images, version)
+        try:
+            return await asyncio.wait_for(decoding, deadline - time.monotonic())
+        except asyncio.TimeoutError as error:
+            raise DeadlineError("its time was over before its images were decoded") from error
 
     def _decode(self, files: tuple[bytes, ...], version: ModelVersion) -> Prepared:
         try:

@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING
 
 from raudo.backends.base import Outputs, Resources
 from raudo.errors import RaudoError, WorkerError
+from raudo.serve import gpus
 from raudo.serve.channel import Channel
 from raudo.serve.memory import reserve, shared
 from raudo.worker import describe_death
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from typing import Any
 
     from numpy.typing import NDArray
@@ -40,10 +41,18 @@ class ProcessInstance:
         artifact: The engine file and its manifest.
         resources: What the engine may use.
         arena: Where images may lie already.
+        environment: What the process has in its environment besides what this one has.
     """
 
-    def __init__(self, artifact: Artifact, resources: Resources, arena: Arena) -> None:
+    def __init__(
+        self,
+        artifact: Artifact,
+        resources: Resources,
+        arena: Arena,
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
         self.facts: Facts
+        self._environment = environment or {}
         self._artifact, self._resources, self._arena = artifact, resources, arena
         self._descriptor = reserve()
         self._tensors: dict[tuple[int, int], dict[str, NDArray[Any]]] = {}
@@ -75,7 +84,9 @@ class ProcessInstance:
 
     async def _spawn(self) -> None:
         memory = (self._descriptor, self._arena.descriptor)
-        self._channel = await Channel.to(PROGRAM.format(*memory), *memory)
+        self._channel = await Channel.to(
+            PROGRAM.format(*memory), *memory, environment=self._environment
+        )
         try:
             opened = self._channel.ask(OPEN_SECONDS, "open", self._artifact, self._resources)
             self.facts = await opened
@@ -153,7 +164,7 @@ def _with_outputs(
 
 
 class ProcessOpener:
-    """Loads an engine in one or more processes, which share the cores.
+    """Loads an engine in one or more processes, which share the cores, and the GPUs in turns.
 
     Args:
         instances: How many run side by side.
@@ -169,9 +180,11 @@ class ProcessOpener:
     async def __call__(self, artifact: Artifact) -> list[ProcessInstance]:
         """Load it; either all run or none."""
         started: list[ProcessInstance] = []
+        usable = gpus.usable() if artifact.manifest.device == "gpu" else ()
         try:
-            for _ in range(self._instances):
-                instance = ProcessInstance(artifact, self._resources, self._arena)
+            for number in range(self._instances):
+                shared_out = gpus.only(usable[number % len(usable)]) if len(usable) > 1 else {}
+                instance = ProcessInstance(artifact, self._resources, self._arena, shared_out)
                 await instance.start()
                 started.append(instance)
         except BaseException:

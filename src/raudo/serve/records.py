@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 
 STAGES = ("decode", "queue", "infer", "select", "total")
 """The stages whose times a client is told; see `Stages`."""
+REQUEST_ID = re.compile(r"[\w.:-]{1,128}", re.ASCII)
+"""What a client's request id must be for headers and errors to carry it."""
 PRIMARY = "primary"
 """The variant that every service has: what it was started with, or was swapped to since."""
 

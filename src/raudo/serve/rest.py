@@ -18,8 +18,9 @@ from raudo.serve.errors import (
     ServeError,
     UnauthorizedError,
     UnsupportedMediaError,
+    as_served,
 )
-from raudo.serve.http import JSON, Answer, Call, Endpoint, answer_error, answer_json
+from raudo.serve.http import JSON, STATUS, Answer, Call, Endpoint, answer_error, answer_json
 from raudo.serve.json_body import read_json
 from raudo.serve.oip import decode_base64
 from raudo.serve.records import STAGES, DetectRequest
@@ -27,7 +28,7 @@ from raudo.serve.schemas import DetectBody, DetectOptions, SwapBody
 from raudo.serve.v2 import INFER, OpenInference
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping
+    from collections.abc import Awaitable, Callable
 
     from starlette.applications import Starlette
     from starlette.requests import Request
@@ -238,7 +239,7 @@ def create_app(
     }
     ours = [Route(path, each, methods=[method]) for (method, path), each in endpoints.items()]
     more = telemetry.routes(service) if telemetry else []
-    refusals = {HTTPException: _refuse, ServeError: _refuse}
+    refusals = dict.fromkeys((HTTPException, ServeError, Exception), _refuse)
     app = Starlette(routes=[*ours, *more], exception_handlers=refusals)
     app.add_middleware(Shortcut, endpoint=endpoints["POST", INFER], path=INFER, model=service.model)
     return app
@@ -270,17 +271,14 @@ class Shortcut:
 
 
 def _refuse(request: Request, error: Exception) -> Any:
-    """Answer what no endpoint of this module answered."""
-    headers: Mapping[str, str] = {}
-    if not isinstance(error, ServeError):
-        headers = {n.lower(): v for n, v in (getattr(error, "headers", None) or {}).items()}
-        unknown = getattr(error, "status_code", 404) == 404
-        error = (
-            NotFoundError("there is no such path", hint="see /openapi.json")
-            if unknown
-            else MethodNotAllowedError("the path has no such method", hint="see /openapi.json")
-        )
-    answer = answer_error(error, Call.of(request.scope).id)
+    """Answer what no endpoint of this module answered; the server logs what is broken inside."""
+    headers = {n.lower(): v for n, v in (getattr(error, "headers", None) or {}).items()}
+    status = getattr(error, "status_code", None)
+    if status == STATUS[NotFoundError.code]:
+        error = NotFoundError("there is no such path", hint="see /openapi.json")
+    elif status is not None:
+        error = MethodNotAllowedError("the path has no such method", hint="see /openapi.json")
+    answer = answer_error(as_served(error), Call.of(request.scope).id)
     return replace(answer, headers={**answer.headers, **headers})
 
 

@@ -20,7 +20,7 @@ class Routing(Protocol):
         """Return the variant that gets a copy of this request, for `compare`; None: none does."""
 
     def compare(self, served: Reply, shadow: Reply) -> None:
-        """Take the replies of both to the same request; the client got the first."""
+        """Take both replies to one request, with detections; the client got the first."""
 
 
 class PrimaryOnly:

@@ -27,6 +27,8 @@ from raudo.serve import grpc
 from raudo.serve.ab.trial import prepare_trial
 from raudo.serve.arena import Arena
 from raudo.serve.core import Service
+from raudo.serve.errors import NotReadyError
+from raudo.serve.http import refusal
 from raudo.serve.process import ProcessOpener
 from raudo.serve.rest import create_app
 from raudo.serve.routing import PrimaryOnly
@@ -36,7 +38,7 @@ from raudo.serve.uploads import UploadProtocol
 from raudo.serve.versions import Source, load_best
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import AsyncIterator, Iterator
 
     import uvicorn
 
@@ -148,26 +150,54 @@ class Server:
         self._telemetry = Telemetry()
 
     async def run(self, door: socket.socket) -> None:
-        """Load, serve, drain."""
-        settings = self._settings
-        run = self._source.run().folder.name if self._source.is_run else None
-        arena = Arena()
+        """Listen, load, serve, drain."""
+        settings, arena = self._settings, Arena()
         opener = ProcessOpener(
             settings.instances, available_threads(), settings.limits.max_batch, arena
         )
         observer = self._telemetry.observer
-        service = Service(
+        self._service = service = Service(
             settings.model, opener, settings.limits, observer=observer, allocate=arena.empty
         )
-        self._service = service
+        service.starting = True
         try:
-            served = await load_best(service, self._files, run=run)
-            await self._compare(served, settings.source)
-            await self._listen(door, arena)
+            async with self._listening(door, arena) as serving:
+                if await self._unless_stopped(asyncio.create_task(self._load())):
+                    address, port = door.getsockname()[:2]
+                    log.info("serving %s at http://%s:%d", settings.model, address, port)
+                    watching = asyncio.create_task(self._watch()) if settings.watch else None
+                    await self._unless_stopped(asyncio.shield(serving))
+                    if watching is not None:
+                        watching.cancel()
         finally:
             await service.drain()
             self._telemetry.close()
             arena.close()
+
+    async def _load(self) -> None:
+        """Load what is to be served, and what it is to be compared with; requests get 503 so far.
+
+        Raises:
+            RaudoError: There is nothing to serve, or to compare it with.
+        """
+        run = self._source.run().folder.name if self._source.is_run else None
+        served = await load_best(self._service, self._files, run=run)
+        await self._compare(served, self._settings.source)
+        self._service.starting = False
+        gc.collect()
+        gc.freeze()  # what is there now stays: no collection need look at it again
+
+    async def _unless_stopped(self, work: asyncio.Future[None]) -> bool:
+        """Wait for some work, and tell whether it came to its end; a signal cancels it."""
+        stopped = asyncio.create_task(self._stop.wait())
+        await asyncio.wait([work, stopped], return_when=asyncio.FIRST_COMPLETED)
+        ended = work.done()
+        for each in (work, stopped):
+            each.cancel()
+        await asyncio.gather(stopped, *([] if ended else [work]), return_exceptions=True)
+        if ended:
+            work.result()
+        return ended
 
     async def _compare(self, served: ModelVersion, source: Path) -> None:
         """Start the experiment that was asked for, if one was, with another engine of a source."""
@@ -189,15 +219,20 @@ class Server:
         self._telemetry.follow(trial.routing)
         service.routing = trial.routing
 
-    async def _listen(self, door: socket.socket, arena: Arena) -> None:
+    @contextlib.asynccontextmanager
+    async def _listening(
+        self, door: socket.socket, arena: Arena
+    ) -> AsyncIterator[asyncio.Task[None]]:
+        """Answer, until the block ends; yields what ends when the HTTP server does."""
         import uvicorn
 
         service, settings = self._service, self._settings
         swap = self.swap if self._source.is_run else None
         app = create_app(service, self._telemetry, token=os.environ.get(TOKEN), swap=swap)
+        protocol = partial(UploadProtocol, settings.limits.body, arena.empty, refusal)
         config = uvicorn.Config(
             app,
-            http=partial(UploadProtocol, settings.limits.body, arena.empty),  # type: ignore[arg-type]
+            http=protocol,  # type: ignore[arg-type]
             interface="asgi3",
             proxy_headers=False,
             ws="none",
@@ -210,29 +245,22 @@ class Server:
         )
         http = uvicorn.Server(config)
         serving = asyncio.create_task(http.serve([door]))
-        while not (http.started or serving.done()):
-            await asyncio.sleep(0.01)
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._stop.set)
-        watching = asyncio.create_task(self._watch()) if settings.watch else None
-        address, port = door.getsockname()[:2]
-        log.info("serving %s at http://%s:%d", settings.model, address, port)
-        gc.collect()
-        gc.freeze()  # what is there now stays: no collection need look at it again
-        async with contextlib.AsyncExitStack() as stack:
-            if settings.grpc_port is not None:
-                await stack.enter_async_context(
-                    grpc.listening(service, settings.host, settings.grpc_port)
-                )
-            await asyncio.wait(
-                [serving, asyncio.create_task(self._stop.wait())],
-                return_when=asyncio.FIRST_COMPLETED,
-            )
-            if watching is not None:
-                watching.cancel()
-            await self._leave(http, door)
-        await serving
+        try:
+            while not (http.started or serving.done()):
+                await asyncio.sleep(0.01)
+            loop = asyncio.get_running_loop()
+            for number in (signal.SIGTERM, signal.SIGINT):
+                loop.add_signal_handler(number, self._stop.set)
+            async with contextlib.AsyncExitStack() as stack:
+                if settings.grpc_port is not None:
+                    await stack.enter_async_context(
+                        grpc.listening(service, settings.host, settings.grpc_port)
+                    )
+                yield serving
+                await self._leave(http, door)
+        finally:
+            http.should_exit = True
+            await serving
 
     async def _leave(self, http: uvicorn.Server, door: socket.socket) -> None:
         """Take no new connections, and give clients time to leave the open ones."""
@@ -245,14 +273,16 @@ class Server:
         until = time.monotonic() + GRACE_SECONDS
         while http.server_state.connections and time.monotonic() < until:
             await asyncio.sleep(0.02)
-        http.should_exit = True
 
     async def swap(self, name: str) -> ModelVersion:
         """Serve another run from now on.
 
         Raises:
+            NotReadyError: The first one is still being loaded.
             RaudoError: There is none of that name, or nothing in it passed and fits.
         """
+        if self._service.starting:
+            raise NotReadyError("no engine is loaded")
         return await self._take_over(self._source.named(name))
 
     async def _take_over(self, run: Run) -> ModelVersion:

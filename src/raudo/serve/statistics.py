@@ -33,20 +33,21 @@ class Sum:
         return {"count": self.count, "ns": round(self.seconds * NANOSECONDS)}
 
 
-STAGES = ("queue", "compute_input", "compute_infer", "compute_output")
+WAIT, *COMPUTE = STAGES = ("queue", "compute_input", "compute_infer", "compute_output")
 
 
 @dataclass
 class Counts:
-    """What one version did."""
+    """What one version did; `batches` has the sums of each stage that computes, by batch size."""
 
     images: int = 0
-    batches: int = 0
     last: float = 0.0
     success: Sum = field(default_factory=Sum)
     fail: Sum = field(default_factory=Sum)
     stages: dict[str, Sum] = field(default_factory=lambda: {name: Sum() for name in STAGES})
-    sizes: dict[int, int] = field(default_factory=lambda: defaultdict(int))
+    batches: dict[int, dict[str, Sum]] = field(
+        default_factory=lambda: defaultdict(lambda: {name: Sum() for name in COMPUTE})
+    )
 
 
 class Statistics(NullObserver):
@@ -59,8 +60,8 @@ class Statistics(NullObserver):
         """Count a batch."""
         counts = self._versions[version.version]
         counts.images += images
-        counts.batches += 1
-        counts.sizes[images] += 1
+        for spent in counts.batches[images].values():
+            spent.count += 1
 
     def request_finished(self, finished: Finished) -> None:
         """Count a request."""
@@ -76,6 +77,10 @@ class Statistics(NullObserver):
         spent = (stages.queue, stages.decode, stages.infer, stages.select)
         for name, seconds in zip(STAGES, spent, strict=True):
             counts.stages[name].add(seconds)
+        share = finished.images / stages.batch  # each request of a batch tells all of its time
+        spent = (stages.decode, stages.infer * share, stages.select)
+        for one, seconds in zip(counts.batches[stages.batch].values(), spent, strict=True):
+            one.seconds += seconds
 
     def as_json(self, model: str, version: str) -> dict[str, Any]:
         """Return one version's statistics in the protocol's words; times in nanoseconds."""
@@ -85,14 +90,14 @@ class Statistics(NullObserver):
             "version": version,
             "last_inference": round(counts.last * 1000),
             "inference_count": counts.images,
-            "execution_count": counts.batches,
+            "execution_count": sum(each[COMPUTE[0]].count for each in counts.batches.values()),
             "inference_stats": {
                 "success": counts.success.as_json(),
                 "fail": counts.fail.as_json(),
                 **{name: spent.as_json() for name, spent in counts.stages.items()},
             },
             "batch_stats": [
-                {"batch_size": size, "compute_infer": {"count": count}}
-                for size, count in sorted(counts.sizes.items())
+                {"batch_size": size} | {name: spent.as_json() for name, spent in each.items()}
+                for size, each in sorted(counts.batches.items())
             ],
         }

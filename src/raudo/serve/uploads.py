@@ -11,6 +11,7 @@ import contextlib
 import socket
 from typing import TYPE_CHECKING, Any
 
+from raudo.serve.errors import BadRequestError, DeadlineError, TooLargeError
 from raudo.serve.responses import WholeResponses
 
 if TYPE_CHECKING:
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from uvicorn.config import Config
 
+    from raudo.serve.errors import ServeError
+
 UPLOAD, BODY = "raudo.upload", "body"
 """Name of an ASGI extension, and the key in it under which an `Upload` is found."""
 PIECE = 1 << 14
@@ -27,6 +30,8 @@ PIECE = 1 << 14
 
 What comes along with a head is copied by the parser, so it should not be much.
 """
+HEAD_BYTES, HEAD_SECONDS = 1 << 16, 10.0
+"""Most bytes of a request's head, which the parser keeps, and most seconds until it is whole."""
 LOT = 1 << 18
 """Bytes of an upload that are waited for at once: to wake for each packet holds up the sender."""
 
@@ -96,6 +101,7 @@ class UploadProtocol(asyncio.BufferedProtocol):
     Args:
         largest: Longest body that is read so; a longer one is left to be refused.
         allocate: Returns memory for so many bytes.
+        refusal: Returns the answer to what is no request.
         config: uvicorn's.
         uvicorns: What else uvicorn makes its protocol with.
     """
@@ -104,17 +110,21 @@ class UploadProtocol(asyncio.BufferedProtocol):
         self,
         largest: int,
         allocate: Callable[[int], NDArray[np.uint8]],
+        refusal: Callable[[ServeError], bytes],
         config: Config,
         **uvicorns: Any,
     ) -> None:
         from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-        self._largest, self._allocate = largest, allocate
+        self._largest, self._allocate, self._refusal = largest, allocate, refusal
         self._http = HttpToolsProtocol(config, **uvicorns)
+        self._http.send_400_response = self._refuse_noise  # type: ignore[method-assign]
         self._piece = bytearray(PIECE)
         self._upload: Upload | None = None
         self._last: Upload | None = None
         self._lot = 1
+        self._in_head, self._head = False, 0
+        self._patience: asyncio.TimerHandle | None = None
         self._renew_parser()
 
     def _renew_parser(self) -> None:
@@ -125,7 +135,9 @@ class UploadProtocol(asyncio.BufferedProtocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin."""
+        self._transport: Any = transport
         self._socket = transport.get_extra_info("socket")
+        self._lose_patience_later()
         responses = WholeResponses(transport, self._response_goes_on)
         self._http.connection_made(responses)  # type: ignore[arg-type]
 
@@ -136,6 +148,8 @@ class UploadProtocol(asyncio.BufferedProtocol):
 
     def connection_lost(self, error: Exception | None) -> None:
         """End, and end what still arrives or is being answered."""
+        if self._patience is not None:
+            self._patience.cancel()
         if self._last is not None:
             self._last.lose()
         self._http.connection_lost(error)
@@ -161,6 +175,8 @@ class UploadProtocol(asyncio.BufferedProtocol):
         """Take the bytes that were read."""
         if self._upload is None:
             self._http.data_received(bytes(memoryview(self._piece)[:count]))
+            if self._in_head:
+                self._mind_head(count)
         elif self._upload.filled(count):
             self._upload = None
             self._http.cycle.more_body = False
@@ -173,8 +189,35 @@ class UploadProtocol(asyncio.BufferedProtocol):
             self._lot = count
             self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, count)
 
+    def _mind_head(self, count: int) -> None:
+        """Refuse a head that grows too long, or takes too long."""
+        self._head += count
+        if self._head > HEAD_BYTES:
+            self._refuse(TooLargeError("the head of the request is too long"))
+        elif self._patience is None:
+            self._lose_patience_later()
+
+    def _lose_patience_later(self) -> None:
+        loop = asyncio.get_running_loop()
+        self._patience = loop.call_later(HEAD_SECONDS, self._lose_patience)
+
+    def _lose_patience(self) -> None:
+        if self._in_head:
+            self._refuse(DeadlineError("the head of the request did not arrive in time"))
+        else:
+            self._transport.close()
+
+    def _refuse_noise(self, message: str) -> None:
+        self._refuse(BadRequestError(message))
+
+    def _refuse(self, error: ServeError) -> None:
+        """Answer what is no request as endpoints answer errors, and close."""
+        self._transport.write(self._refusal(error))
+        self._transport.close()
+
     def on_message_begin(self) -> None:
         """Pass it on."""
+        self._in_head, self._head = True, 0
         self._http.on_message_begin()
 
     def on_url(self, url: bytes) -> None:
@@ -187,6 +230,10 @@ class UploadProtocol(asyncio.BufferedProtocol):
 
     def on_headers_complete(self) -> None:
         """Begin an upload where one follows, then pass it on: the request starts."""
+        self._in_head = False
+        if self._patience is not None:
+            self._patience.cancel()
+            self._patience = None
         headers = dict(self._http.headers)
         length = headers.get(b"content-length", b"")
         plain = b"transfer-encoding" not in headers and b"expect" not in headers

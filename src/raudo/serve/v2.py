@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-import raudo
 from raudo.serve import oip
 from raudo.serve.errors import BadRequestError, NotReadyError
 from raudo.serve.http import Answer, answer_json
 from raudo.serve.json_body import read_json, write_json
+from raudo.serve.records import REQUEST_ID
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -56,9 +56,7 @@ class OpenInference:
 
     async def server(self, _: Call) -> Answer:
         """Describe the server."""
-        return answer_json(
-            {"name": "raudo", "version": raudo.__version__, "extensions": list(oip.EXTENSIONS)}
-        )
+        return answer_json(oip.server())
 
     async def live(self, _: Call) -> Answer:
         """Tell that the process answers."""
@@ -87,24 +85,12 @@ class OpenInference:
 
     async def stats(self, call: Call) -> Answer:
         """Tell what a version, or all of them, did."""
-        only = self._version(call).version if "version" in call.path else None
         self._version(call)
-        return self._counted(only)
+        return answer_json(oip.statistics(self._service, call.path.get("version", "")))
 
     async def all_stats(self, _: Call) -> Answer:
         """Tell what all versions did."""
-        return self._counted(None)
-
-    def _counted(self, only: str | None) -> Answer:
-        model = self._service.model
-        versions = [m.version for m in self._service.models() if only in {None, m.version}]
-        return answer_json(
-            {
-                "model_stats": [
-                    self._service.statistics.as_json(model, version) for version in versions
-                ]
-            }
-        )
+        return answer_json(oip.statistics(self._service))
 
     def _version(self, call: Call) -> Any:
         return oip.model(self._service, call.path["model"], call.path.get("version", ""))
@@ -112,16 +98,19 @@ class OpenInference:
     async def infer(self, call: Call) -> Answer:
         """Run a batch."""
         version = call.path.get("version")
-        oip.model(self._service, call.path["model"], version or "")
+        model = oip.model(self._service, call.path["model"], version or "")
         head, binary = split(call)
-        asked = read_outputs(head)
+        given = checked(head, "id", str, "")
+        if REQUEST_ID.fullmatch(given):
+            call.id = given  # errors have it too
         ask = oip.Ask(
-            id=checked(head, "id", str, call.id) or call.id,
+            id=given or call.id,
             inputs=read_inputs(head, binary),
-            outputs=tuple(asked),
+            outputs=tuple(asked := read_outputs(head)),
             parameters=checked(head, "parameters", dict, {}),
             version=version,
         )
+        oip.check_outputs(model, ask.outputs)
         request, wanted = oip.to_request(ask)
         reply = await self._service.infer(request)
         return respond(reply, oip.outputs_of(reply, wanted), asked, ask.parameters)

@@ -233,6 +233,50 @@ def test_a_deadline_ends_before_the_engine_and_the_client_can_leave(engine: Path
     run(story())
 
 
+def test_a_request_that_comes_too_late_never_reaches_an_idle_engine(engine: Path) -> None:
+    async def story() -> None:
+        scene = Scene(engine)
+        await scene.service.swap(scene.artifact)
+        with pytest.raises(DeadlineError):
+            await scene.infer(timeout=1e-9)
+        assert scene.instances[0].batches == []
+        assert scene.notes.depths[-1] == 0
+        await scene.service.drain()
+
+    run(story())
+
+
+def test_a_deadline_ends_the_wait_for_somebody_to_decode(engine: Path) -> None:
+    async def story() -> None:
+        scene, busy = Scene(engine, Limits(decoders=1)), threading.Event()
+        await scene.service.swap(scene.artifact)
+        scene.service._preparer._pool.submit(busy.wait)
+        with pytest.raises(DeadlineError):
+            await scene.service.detect(DetectRequest(IMAGE, "r", timeout=0.05))
+        busy.set()
+        assert scene.instances[0].batches == []
+        assert [finished.code for finished in scene.notes.finished] == ["deadline"]
+        await scene.service.drain()
+
+    run(story())
+
+
+def test_a_service_takes_nothing_before_all_of_it_is_loaded(engine: Path) -> None:
+    async def story() -> None:
+        scene = Scene(engine)
+        scene.service.starting = True
+        await scene.service.swap(scene.artifact)
+        assert not scene.service.ready()
+        with pytest.raises(NotReadyError):
+            await scene.infer()
+        scene.service.starting = False
+        assert scene.service.ready()
+        assert (await scene.infer()).version == "1"
+        await scene.service.drain()
+
+    run(story())
+
+
 def test_a_swap_loses_no_request_and_frees_the_old_engine(engine: Path) -> None:
     async def story() -> None:
         scene = Scene(engine)
@@ -358,6 +402,21 @@ def test_a_shadow_gets_the_same_request_and_nobody_waits_for_it(engine: Path) ->
         assert [one.variant for one in first] == ["primary", "baseline"]
         assert first[0] is reply
         assert [f.shadow for f in scene.notes.finished if f.id == "r"] == [False, True]
+
+    run(story())
+
+
+def test_a_shadow_compares_detections_that_the_client_never_asked_for(engine: Path) -> None:
+    async def story() -> None:
+        scene = Scene(engine, routing=Following())
+        await scene.service.swap(scene.artifact)
+        await scene.service.swap(scene.artifact, variant="baseline")
+        reply = await scene.infer()
+        await scene.service.drain()
+        assert reply.outputs is not None
+        assert reply.detections == ()
+        ((served, shadow),) = scene.service.routing.pairs
+        assert len(served.detections[0]) == len(shadow.detections[0]) == 3
 
     run(story())
 

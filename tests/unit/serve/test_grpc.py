@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from raudo.serve import grpc, oip
-from raudo.serve.errors import BadRequestError
+from raudo.serve.errors import BadRequestError, QueueFullError
 
 pytest.importorskip("grpc", reason="NO GRPC: it goes untested")
 
@@ -25,10 +25,11 @@ def test_the_descriptor_is_made_from_the_proto_file(tmp_path: Path) -> None:
 
 
 def test_names_numbers_and_types_are_those_that_nvidia_published() -> None:
-    theirs = pytest.importorskip("tritonclient.grpc.service_pb2", reason="NO TRITONCLIENT")
+    service = pytest.importorskip("tritonclient.grpc.service_pb2", reason="NO TRITONCLIENT")
+    config = pytest.importorskip("tritonclient.grpc.model_config_pb2", reason="NO TRITONCLIENT")
     ours = grpc.messages()
     for name, message in ours.items():
-        other = theirs
+        other = service if hasattr(service, name.partition(".")[0]) else config
         for part in name.split("."):
             other = getattr(other, part)
         published = {f.name: (f.number, f.type) for f in other.DESCRIPTOR.fields}
@@ -39,7 +40,7 @@ def test_names_numbers_and_types_are_those_that_nvidia_published() -> None:
 
 def test_every_call_of_the_service_has_a_handler() -> None:
     calls = re.findall(r"rpc (\w+)", PROTO.read_text(encoding="utf-8"))
-    assert len(calls) == 6
+    assert len(calls) == 8
     for call in calls:
         assert callable(getattr(grpc.OpenInference, grpc.snake(call)))
         assert {f"{call}Request", f"{call}Response"} <= grpc.messages().keys()
@@ -54,6 +55,17 @@ def test_typed_contents_are_read_as_raw_ones_are() -> None:
     request.inputs[0].contents.uint_contents.append(256)
     with pytest.raises(BadRequestError):
         grpc.read_inputs(request)
+
+
+def test_an_error_comes_with_what_http_says_of_it() -> None:
+    full = dict(grpc.trailers(QueueFullError("full", retry_after=1.2), "a-1"))
+    assert full == {
+        "code": "queue_full",
+        "request-id": "a-1",
+        "retry-after": "2",
+        "grpc-retry-pushback-ms": "2000",
+    }
+    assert dict(grpc.trailers(BadRequestError("no"), "ä\n")) == {"code": "bad_request"}
 
 
 def test_raw_contents_stand_for_as_many_inputs() -> None:

@@ -73,6 +73,12 @@ def test_elements_come_back_from_bytes_and_from_base64(elements: list[bytes]) ->
         assert oip.read_elements(tensor) == tuple(elements)
 
 
+def test_elements_in_nested_lists_are_read_in_their_order() -> None:
+    data = [["YQ==", "Yg=="], ["Yw==", ""]]
+    tensor = oip.Tensor("encoded", "BYTES", (2, 2), data)
+    assert oip.read_elements(tensor) == (b"a", b"b", b"c", b"")
+
+
 @given(st.binary(max_size=60), st.integers(0, 4))
 def test_any_bytes_are_elements_or_refused(data: bytes, count: int) -> None:
     try:

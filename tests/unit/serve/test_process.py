@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 import sys
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import cv2
@@ -17,6 +18,7 @@ from null_engines import null_engine
 from raudo.backends.base import Resources
 from raudo.detector import DEFAULT_SELECTION, open_artifact
 from raudo.errors import EngineError
+from raudo.serve import gpus
 from raudo.serve.arena import Arena
 from raudo.serve.core import Service
 from raudo.serve.instance import Part
@@ -169,6 +171,23 @@ def test_killing_engines_fails_no_request(artifact: Artifact, arena: Arena) -> N
         await service.drain()
 
     run(story())
+
+
+def test_engines_for_gpus_share_them_out(
+    artifact: Artifact, arena: Arena, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def seen(device: str) -> list[str | None]:
+        made_for = artifact.manifest.model_copy(update={"device": device})
+        started = await ProcessOpener(3, 1, 1, arena)(replace(artifact, manifest=made_for))
+        environments = [psutil.Process(each.pid).environ() for each in started]
+        await asyncio.gather(*(each.close() for each in started))
+        return [environment.get(gpus.VISIBLE) for environment in environments]
+
+    monkeypatch.setenv(gpus.VISIBLE, "GPU-a, GPU-b")
+    assert asyncio.run(seen("gpu")) == ["GPU-a", "GPU-b", "GPU-a"]
+    assert asyncio.run(seen("cpu")) == ["GPU-a, GPU-b"] * 3
+    monkeypatch.setenv(gpus.VISIBLE, "3")
+    assert asyncio.run(seen("gpu")) == ["3"] * 3
 
 
 def test_an_engine_that_cannot_open_leaves_no_process(artifact: Artifact, arena: Arena) -> None:

@@ -50,7 +50,7 @@ class Answer:
 
 
 class Client:
-    """Asks an ASGI application without a server."""
+    """Asks an ASGI application without a server; `answer` is the last one, or its beginning."""
 
     def __init__(self, app: Any) -> None:
         self._app = app
@@ -64,7 +64,7 @@ class Client:
             "query_string": b"",
             "headers": [(name.encode(), value.encode()) for name, value in headers.items()],
         }
-        answer = Answer()
+        self.answer = answer = Answer()
 
         async def receive() -> dict[str, Any]:
             return {"type": "http.request", "body": b"", "more_body": False}
@@ -118,6 +118,19 @@ def test_an_experiment_where_there_is_one(scene: tuple[Client, Telemetry]) -> No
     telemetry.follow(ShadowRouting(Plan("shadow", "primary", "baseline", 1.0), "trial"))
     assert client.get("/v1/ab").json()["verdict"] == "INCONCLUSIVE"
     assert client.get("/v1/live").json()["experiment"]["mode"] == "shadow"
+
+
+def test_what_breaks_inside_is_told_as_every_error_is(
+    scene: tuple[Client, Telemetry], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client, telemetry = scene
+    monkeypatch.setattr(telemetry, "live", lambda _: 1 / 0)
+    with pytest.raises(ZeroDivisionError):  # for the server's log
+        client.get("/v1/live")
+    assert client.answer.status == 500
+    told = client.answer.json()
+    assert (told["code"], told["error"]) == ("internal", "internal error")
+    assert told["request_id"]
 
 
 def test_the_page_and_its_files_only(scene: tuple[Client, Telemetry]) -> None:

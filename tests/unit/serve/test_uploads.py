@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
+import json
 import socket
 from functools import partial
 from random import Random
@@ -13,10 +14,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
+from raudo.serve import uploads
 from raudo.serve.arena import Arena, private
-from raudo.serve.http import Answer, Endpoint
+from raudo.serve.http import Answer, Endpoint, refusal
 from raudo.serve.settings import Limits
-from raudo.serve.uploads import LOT, PIECE, Upload, UploadProtocol
+from raudo.serve.uploads import HEAD_BYTES, LOT, PIECE, Upload, UploadProtocol
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
@@ -59,7 +61,7 @@ async def serving(
     endpoint: Any = Endpoint(handler, Host(timeout))  # type: ignore[arg-type]
     config = uvicorn.Config(
         endpoint,
-        http=partial(UploadProtocol, LARGEST, allocate),
+        http=partial(UploadProtocol, LARGEST, allocate, refusal),
         lifespan="off",
         log_level="warning",
     )
@@ -129,6 +131,43 @@ def test_a_longer_body_is_refused_before_it_is_read() -> None:
             writer.write(request(bytes(LARGEST + 1))[: PIECE // 2])
             assert (await response(reader))[0] == 413
             writer.close()
+
+    run(story())
+
+
+def test_what_is_no_request_is_refused_as_any_is() -> None:
+    heads = {
+        b"\0\1\2\r\n\r\n": (400, "bad_request"),
+        b"GET / HTTP/1.1\r\nx: " + bytes([97]) * (HEAD_BYTES + PIECE): (413, "too_large"),
+    }
+
+    async def story() -> None:
+        async with serving() as port:
+            for head, (status, code) in heads.items():
+                reader, writer = await asyncio.open_connection("127.0.0.1", port)
+                writer.write(head)
+                found, body = await response(reader)
+                assert (found, json.loads(body)["code"]) == (status, code)
+                assert {"error", "request_id"} < json.loads(body).keys()
+                writer.close()
+
+    run(story())
+
+
+def test_a_head_that_never_ends_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(uploads, "HEAD_SECONDS", 0.1)
+
+    async def story() -> None:
+        async with serving() as port:
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(request(b"x"))
+            assert await response(reader) == expected(b"x")
+            writer.write(b"GET / HTTP/1.1\r\nx:")
+            found, body = await response(reader)
+            assert (found, json.loads(body)["code"]) == (504, "deadline")
+            assert await reader.read() == b""
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            assert await reader.read() == b"", "nobody says anything for ever"
 
     run(story())
 

@@ -170,9 +170,8 @@ class ShadowRouting(ExperimentRouting[ShadowWatch]):
         if (served.variant, shadow.variant) != (self._plan.candidate, self._plan.baseline):
             return
         watch, ours, theirs = self.comparison.watch, served.stages, shadow.stages
-        if served.detections:
-            pairs = zip(served.detections, shadow.detections, strict=True)
-            watch.add(total([compare(*pair) for pair in pairs]))
+        pairs = zip(served.detections, shadow.detections, strict=True)
+        watch.add(total([compare(*pair) for pair in pairs]))
         if ours.batch == theirs.batch:
             watch.add_latencies(engine_ms(ours) / engine_ms(theirs))
 

@@ -89,14 +89,6 @@ def test_a_shadow_copies_its_share_and_rolls_back() -> None:
     assert routing.shadow("r") is None
 
 
-def test_replies_without_detections_tell_latencies_only() -> None:
-    routing = ShadowRouting(SHADOW, "trial")
-    routing.compare(reply("primary", 4.0), reply("baseline", 8.0))
-    figures = {each.name: each for each in routing.comparison.state().figures}
-    assert figures["agreement"].count == 0
-    assert figures["latency"].value == pytest.approx(-50)
-
-
 @pytest.mark.parametrize("routing", [SplitRouting(SPLIT, "a"), ShadowRouting(SHADOW, "b")])
 def test_only_failures_of_its_own_count_against_a_variant(routing: ExperimentRouting) -> None:
     for code in ("queue_full", "deadline", "bad_request", "cancelled"):
