@@ -182,6 +182,50 @@ def test_a_refused_call_says_why_and_which(ports: tuple[str, str]) -> None:
     assert (told["code"], told["request-id"]) == ("bad_request", "mine")
 
 
+def test_calls_whose_client_left_or_had_no_time_never_reach_the_engine(tmp_path: Path) -> None:
+    grpc = pytest.importorskip("grpc", reason="NO GRPC")
+    port = free_port()
+    engine = null_engine(tmp_path / "e.npz", pauses={"call_ms": 1000})
+    request = messages()["ModelInferRequest"](
+        model_name="detector", raw_input_contents=[bytes(64 * 64 * 3)]
+    )
+    request.inputs.add(name="images", datatype="UINT8", shape=[1, 64, 64, 3])
+    with (
+        served(engine, "--grpc-port", str(port), "--max-batch", "1") as address,
+        grpc.insecure_channel(f"127.0.0.1:{port}") as channel,
+    ):
+        send = channel.unary_unary("/inference.GRPCInferenceService/ModelInfer")
+
+        def call(seconds: float = PATIENCE) -> Any:
+            return send.future(request.SerializeToString(), timeout=seconds, wait_for_ready=True)
+
+        call().result()
+        first = call()
+        wait_for(address, r'raudo_batch_images_count{variant="primary"} 2')
+        gone, late = call(), call(0.1)
+        wait_for(address, r'raudo_queue_depth{variant="primary"} [12]')
+        gone.cancel()
+        with pytest.raises(grpc.RpcError) as refused:
+            late.result()
+        assert refused.value.code() == grpc.StatusCode.DEADLINE_EXCEEDED
+        first.result()
+        call().result()
+        wait_for(address, r'code="cancelled",method="infer",variant="primary"} 2')
+        wait_for(address, r'raudo_batch_images_count{variant="primary"} 3')
+
+
+def wait_for(address: str, pattern: str) -> None:
+    """Wait until a line of the metrics matches."""
+    until = time.monotonic() + PATIENCE
+    while True:
+        with urllib.request.urlopen(f"{address}/metrics", timeout=10) as found:  # noqa: S310
+            told = found.read().decode()
+        if re.search(pattern, told):
+            return
+        assert time.monotonic() < until, told
+        time.sleep(0.02)
+
+
 # --- while it starts ------------------------------------------------------------------------------
 
 

@@ -135,7 +135,7 @@ def _add_detection(document: Document) -> None:
         "/v1/admin/swap",
         "Serve another run, without losing a request",
         schemas.LoadedVersion,
-        errors=(*BODY, "unauthorized", "forbidden"),
+        errors=(*BODY, "unauthorized", "forbidden", "not_ready"),
         requestBody=_body({JSON: {"schema": _reference(schemas.SwapBody)}}),
         security=[{"bearer": []}],
     )
@@ -149,16 +149,13 @@ def _add_protocol(document: Document) -> None:
     )
     document.add("get", "/v2/models/stats", "Count of all versions", schemas.ModelStatistics)
     for path in (V2, V2 + "/versions/{version}"):
-        document.add("get", path, "Describe the model", schemas.ModelMetadata)
-        document.add(
-            "get",
-            f"{path}/ready",
-            "Tell whether it takes requests",
-            schemas.ModelReady,
-            errors=["not_ready"],
-        )
-        document.add("get", f"{path}/config", "How it is served", schemas.ModelConfiguration)
-        document.add("get", f"{path}/stats", "What it did", schemas.ModelStatistics)
+        for tail, summary, reply in (
+            ("", "Describe the model", schemas.ModelMetadata),
+            ("/ready", "Tell whether it takes requests", schemas.ModelReady),
+            ("/config", "How it is served", schemas.ModelConfiguration),
+            ("/stats", "What it did", schemas.ModelStatistics),
+        ):
+            document.add("get", path + tail, summary, reply, errors=["not_ready"])
         document.add(
             "post",
             f"{path}/infer",

@@ -97,6 +97,7 @@ def serve(settings: ServeSettings) -> None:
         level=logging.INFO,
         stream=sys.stderr,
     )
+    logging.getLogger("uvicorn").setLevel(logging.WARNING)  # it would say that it runs too early
     with listening(settings.host, settings.port) as door:
         if importlib.util.find_spec("uvloop"):
             import uvloop
@@ -189,15 +190,15 @@ class Server:
 
     async def _unless_stopped(self, work: asyncio.Future[None]) -> bool:
         """Wait for some work, and tell whether it came to its end; a signal cancels it."""
-        stopped = asyncio.create_task(self._stop.wait())
-        await asyncio.wait([work, stopped], return_when=asyncio.FIRST_COMPLETED)
-        ended = work.done()
-        for each in (work, stopped):
-            each.cancel()
-        await asyncio.gather(stopped, *([] if ended else [work]), return_exceptions=True)
-        if ended:
+        stopped = asyncio.ensure_future(self._stop.wait())
+        await asyncio.wait((work, stopped), return_when=asyncio.FIRST_COMPLETED)
+        stopped.cancel()
+        if work.done():
             work.result()
-        return ended
+            return True
+        work.cancel()
+        await asyncio.gather(work, return_exceptions=True)
+        return False
 
     async def _compare(self, served: ModelVersion, source: Path) -> None:
         """Start the experiment that was asked for, if one was, with another engine of a source."""

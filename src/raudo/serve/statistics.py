@@ -78,9 +78,9 @@ class Statistics(NullObserver):
         for name, seconds in zip(STAGES, spent, strict=True):
             counts.stages[name].add(seconds)
         share = finished.images / stages.batch  # each request of a batch tells all of its time
-        spent = (stages.decode, stages.infer * share, stages.select)
-        for one, seconds in zip(counts.batches[stages.batch].values(), spent, strict=True):
-            one.seconds += seconds
+        own = (stages.decode, stages.infer * share, stages.select)
+        for part, seconds in zip(counts.batches[stages.batch].values(), own, strict=True):
+            part.seconds += seconds
 
     def as_json(self, model: str, version: str) -> dict[str, Any]:
         """Return one version's statistics in the protocol's words; times in nanoseconds."""

@@ -207,8 +207,8 @@ class UploadProtocol(asyncio.BufferedProtocol):
         else:
             self._transport.close()
 
-    def _refuse_noise(self, message: str) -> None:
-        self._refuse(BadRequestError(message))
+    def _refuse_noise(self, msg: str) -> None:
+        self._refuse(BadRequestError(msg))
 
     def _refuse(self, error: ServeError) -> None:
         """Answer what is no request as endpoints answer errors, and close."""

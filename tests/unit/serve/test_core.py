@@ -254,9 +254,9 @@ def test_a_deadline_ends_the_wait_for_somebody_to_decode(engine: Path) -> None:
         with pytest.raises(DeadlineError):
             await scene.service.detect(DetectRequest(IMAGE, "r", timeout=0.05))
         busy.set()
+        await scene.service.drain()
         assert scene.instances[0].batches == []
         assert [finished.code for finished in scene.notes.finished] == ["deadline"]
-        await scene.service.drain()
 
     run(story())
 

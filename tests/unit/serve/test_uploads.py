@@ -166,8 +166,10 @@ def test_a_head_that_never_ends_is_given_up(monkeypatch: pytest.MonkeyPatch) -> 
             found, body = await response(reader)
             assert (found, json.loads(body)["code"]) == (504, "deadline")
             assert await reader.read() == b""
+            writer.close()
             reader, writer = await asyncio.open_connection("127.0.0.1", port)
-            assert await reader.read() == b"", "nobody says anything for ever"
+            assert await reader.read() == b"", "nobody is silent for ever"
+            writer.close()
 
     run(story())
 
