@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     Handler = Callable[[bytes, Any], Awaitable[Any]]
     Refused = Callable[[ServeError, str, float], None]
+    Refusal = tuple[str, str, tuple[tuple[str, str], ...]]
 
 DESCRIPTOR = Path(__file__).with_name("open_inference.binpb")
 PACKAGE, SERVICE, INFER = "inference", "GRPCInferenceService", "ModelInfer"
@@ -211,24 +212,33 @@ def answering(
             None: nobody is.
     """
 
-    async def answer(data: bytes, context: Any) -> Any:
-        import grpc
-
+    async def attempt(data: bytes) -> tuple[Any, Refusal | None]:
         start, request_id = time.monotonic(), secrets.token_hex(16)
         try:
             request = parse(kind, data)
             if hasattr(request, "id"):
                 request.id = request_id = request.id or request_id
-            return await handle(request)
+            return await handle(request), None
         except Exception as error:
-            refusal = as_served(error)
-            if refusal.code == ServeError.code:
+            wrong = as_served(error)
+            if wrong.code == ServeError.code:
                 log.exception("request %s failed", request_id)
-        if refused is not None:
-            refused(refusal, request_id, start)
-        status = getattr(grpc.StatusCode, STATUS.get(refusal.code, "INTERNAL"))
-        await context.abort(status, refusal.message, trailers(refusal, request_id))
-        return None
+            if refused is not None:
+                refused(wrong, request_id, start)
+            status, told = STATUS.get(wrong.code, "INTERNAL"), trailers(wrong, request_id)
+            refusal = (status, wrong.message, told)
+            del wrong  # its traceback keeps this frame alive, and so the message, maybe megabytes
+            return None, refusal
+
+    async def answer(data: bytes, context: Any) -> Any:
+        import grpc
+
+        reply, refusal = await attempt(data)
+        del data
+        if refusal is not None:
+            status, message, told = refusal
+            await context.abort(getattr(grpc.StatusCode, status), message, told)
+        return reply
 
     return answer
 

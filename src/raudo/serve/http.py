@@ -12,9 +12,9 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl
 
+from raudo.serve.deadlines import in_time
 from raudo.serve.errors import (
     BadRequestError,
-    DeadlineError,
     QueueFullError,
     ServeError,
     TooLargeError,
@@ -189,7 +189,7 @@ async def read_body(
     if said.isdecimal() and int(said) > limits.body:
         raise _too_large(limits)
     upload = upload_of(scope)
-    with _in_time(limits.timeout):
+    with in_time(limits.timeout, "the body did not arrive in time"):
         if upload is None:
             return await _read_pieces(receive, limits)
         body = await upload.arrival()
@@ -210,27 +210,6 @@ async def _read_pieces(receive: Receive, limits: Limits) -> bytes:
             raise _too_large(limits)
         more = message.get("more_body", False)
     return pieces[0] if len(pieces) == 1 else b"".join(pieces)
-
-
-@contextlib.contextmanager
-def _in_time(seconds: float) -> Iterator[None]:
-    late, reader = False, asyncio.current_task()
-
-    def give_up() -> None:
-        nonlocal late
-        late = True
-        assert reader is not None  # noqa: S101 (coroutines run in tasks)
-        reader.cancel()
-
-    timer = asyncio.get_running_loop().call_later(seconds, give_up)
-    try:
-        yield
-    except asyncio.CancelledError:
-        if late:
-            raise DeadlineError("the body did not arrive in time") from None
-        raise
-    finally:
-        timer.cancel()
 
 
 @contextlib.contextmanager

@@ -13,7 +13,8 @@ import numpy as np
 from raudo import images
 from raudo.errors import DataError
 from raudo.rectangles import smallest
-from raudo.serve.errors import BadRequestError, DeadlineError, TooLargeError
+from raudo.serve.deadlines import in_time
+from raudo.serve.errors import BadRequestError, TooLargeError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -65,11 +66,8 @@ class Preparer:
                 )
             return request.images, ()
         loop = asyncio.get_running_loop()
-        decoding = loop.run_in_executor(self._pool, self._decode, request.images, version)
-        try:
-            return await asyncio.wait_for(decoding, deadline - time.monotonic())
-        except asyncio.TimeoutError as error:
-            raise DeadlineError("its time was over before its images were decoded") from error
+        with in_time(deadline - time.monotonic(), "its time was over before it was decoded"):
+            return await loop.run_in_executor(self._pool, self._decode, request.images, version)
 
     def _decode(self, files: tuple[bytes, ...], version: ModelVersion) -> Prepared:
         try:
