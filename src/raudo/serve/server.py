@@ -244,14 +244,15 @@ class Server:
             date_header=False,
             backlog=BACKLOG,
         )
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stop.set)
         http = uvicorn.Server(config)
+        http.capture_signals = contextlib.nullcontext  # type: ignore[assignment]
         serving = asyncio.create_task(http.serve([door]))
         try:
             while not (http.started or serving.done()):
                 await asyncio.sleep(0.01)
-            loop = asyncio.get_running_loop()
-            for number in (signal.SIGTERM, signal.SIGINT):
-                loop.add_signal_handler(number, self._stop.set)
             async with contextlib.AsyncExitStack() as stack:
                 if settings.grpc_port is not None:
                     await stack.enter_async_context(
