@@ -53,7 +53,7 @@ _STYLES: dict[Kind, tuple[str, str, float, str]] = {
 """Marker, colour, area and legend text: the shape tells as much as the colour."""
 _WIDE, _NARROW = (6.1, 4.5), (4.4, 4.5)
 """Inches; one is 72 units of the SVG, and a card is about 6.5 or 4.5 of them wide."""
-_LABEL_ALL = 12
+_LABEL_ALL = 16
 _ALWAYS_LABELLED: tuple[Kind, ...] = ("baseline", "chosen")
 _SIDES = (
     *((1, 0), (-1, 0), (0, 14), (0, -14)),
@@ -258,8 +258,9 @@ def _label_points(axes: Axes, points: Sequence[Point], front: Sequence[Point]) -
         near = [box for box in places if _belongs(box, (x, y), spots)]
         box = (near or places)[0]
         taken.append(box)
-        left, low = to_data((box[0], box[1] + 2.5))
-        axes.text(left, low, name, color=INK, fontsize=9, zorder=4, parse_math=False)
+        side, edge = _anchor(box, x)
+        left, low = to_data((edge, box[1] + 2.5))
+        axes.text(left, low, name, ha=side, color=INK, fontsize=9, zorder=4, parse_math=False)
         if not near:  # a line must tell whose it is
             end = to_data((min(max(x, box[0]), box[2]), box[1] if box[1] > y else box[3]))
             axes.plot(
@@ -281,6 +282,13 @@ def _free_places(x: float, y: float, width: float, frame: Bbox, taken: Sequence[
         if inside and not any(_meet(box, other) for other in taken):
             free.append(box)
     return free
+
+
+def _anchor(box: Box, x: float) -> tuple[str, float]:
+    """Return which side of a name is sure to lie where: the one nearest to its point at x."""
+    if box[2] < x:
+        return "right", box[2]
+    return ("left", box[0]) if box[0] > x else ("center", (box[0] + box[2]) / 2)
 
 
 def _belongs(box: Box, spot: Sequence[float], spots: Sequence[Sequence[float]]) -> bool:
