@@ -44,7 +44,9 @@ Size = Annotated[
     str | None, typer.Option(help="Input size, HEIGHTxWIDTH or one side; default: the model's.")
 ]
 Splits = Annotated[str, typer.Option(help="Splits to score on, with commas.")]
-Timeout = Annotated[float, typer.Option(help="Seconds after which an engine counts as hung.")]
+Timeout = Annotated[
+    float, typer.Option(help="Seconds after which an engine counts as hung.", min=1)
+]
 Explain = Annotated[
     bool, typer.Option("--explain", help="Say of each candidate why it won or lost.")
 ]
@@ -219,7 +221,7 @@ def benchmark(
     *,
     model: Reference = None,
     images: Annotated[Path, typer.Option(help="Image, folder, data set or video to time on.")],
-    budget: Annotated[float, typer.Option(help="Most seconds for timed rounds.")] = 60.0,
+    budget: Annotated[float, typer.Option(help="Most seconds for timed rounds.", min=0)] = 60.0,
     speedup: Annotated[float, typer.Option(help="Gate: lowest speedup.")] = 1.5,
     timeout: Timeout = 300.0,
     trust_checkpoint: Trust = False,

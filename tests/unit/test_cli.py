@@ -147,6 +147,8 @@ def test_a_size_is_two_sides_or_one(size: str, project: Project) -> None:
         (("detect", "e.onnx", "i.jpg", "--sizes", "3"), "--sizes"),
         (("report", "runs/latest", "another"), "another"),
         (("export", "m.pt", "--to"), "--to"),
+        (("export", "m.pt", "--timeout", "-1"), "--timeout"),
+        (("benchmark", "e.onnx", "--images", "i", "--budget", "-1"), "--budget"),
     ],
 )
 def test_wrong_usage_is_a_line_and_a_hint(

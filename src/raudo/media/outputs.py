@@ -142,7 +142,8 @@ class VideoWriter:
                 f"but the first is {self._size[0]}x{self._size[1]}",
                 hint="a video keeps its size: write --jsonl only, or cut the source there",
             )
-        self._writer.write(drawn)
+        with images.quiet():  # `finish` tells what could not be written
+            self._writer.write(drawn)
         self._frames += 1
 
     def _open(self, size: tuple[int, int]) -> cv2.VideoWriter:
