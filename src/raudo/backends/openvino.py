@@ -193,6 +193,7 @@ class OpenVinoEngine(Engine):
         self._batch = resources.batch
         self._local = threading.local()
         try:
+            _refuse_another_precision(self._core, artifact)
             self._settings: dict[str, Any] = {
                 "INFERENCE_PRECISION_HINT": HINTS[str(artifact.manifest.options["rest"])],
                 "INFERENCE_NUM_THREADS": resources.threads,
@@ -304,6 +305,19 @@ class OpenVinoEngine(Engine):
         """Free the compiled model."""
         self._local = threading.local()
         del self._compiled
+
+
+def _refuse_another_precision(core: Any, artifact: Artifact) -> None:
+    """Raise EngineError if this CPU lacks the precision that an engine is to be loaded in.
+
+    The runtime takes BF16 for FP16 then, without a word.
+    """
+    rest = str(artifact.manifest.options["rest"]).upper()
+    if rest not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+        raise EngineError(
+            f"{artifact.path} computes in {rest}, and this CPU does not",
+            hint="make one for it there with 'raudo export' or 'raudo optimize'",
+        )
 
 
 def _first(outputs: Outputs, count: int) -> Outputs:

@@ -10,6 +10,7 @@ import pytest
 
 from raudo import discover, images
 from raudo.backends.base import Resources
+from raudo.errors import EngineError
 from raudo.machine import describe
 from raudo.records import Artifact
 
@@ -239,3 +240,15 @@ def test_a_cpu_decodes_in_fp32(
             assert engine.audit().found == {variant.precision: 2}
         grown = found.scores.max(axis=2, keepdims=True) * tensors["growth"]
         assert np.abs(found.boxes - (grown + tensors["grid"])).max() <= 1e-4
+
+
+def test_an_engine_is_not_loaded_in_another_precision(
+    tiny_artifact: Artifact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """OpenVINO takes BF16 for FP16 where a CPU has the former alone."""
+    path = tmp_path / "tiny.xml"
+    BACKEND.make(BACKEND.read_graph(tiny_artifact.path), path, variant_of("fp16"))
+    manifest = tiny_artifact.manifest.model_copy(update={"options": {"rest": "fp16"}})
+    monkeypatch.setattr(openvino.Core, "get_property", lambda *_asked: ["FP32", "BF16"])
+    with pytest.raises(EngineError, match="computes in FP16, and this CPU does not"):
+        BACKEND.open(Artifact(path, manifest), Resources())
