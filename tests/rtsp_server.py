@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 CLOCK = 90_000
 """Ticks a second, of all video."""
 PAYLOAD_BYTES = 1400
-GOODBYE = struct.pack("!BBHI", 0x81, 203, 1, 0)  # RTCP
+GOODBYE = struct.pack("!BBHIBBHI", 0x80, 201, 1, 0, 0x81, 203, 1, 0)
+"""RTCP: a report, which must come first, and BYE."""
 
 
 def mpeg4_frames(recording: Path) -> list[bytes]:
