@@ -189,14 +189,15 @@ class Search:
         return self._seconds.get(replace(chosen, size=self._sizes[0]).name, math.inf)
 
     def _recover(self, chosen: Plan) -> None:
-        """Mend a quantized engine that detects worse: another calibration, layers given back.
+        """Mend an INT8 engine that detects worse: another calibration, layers given back.
 
-        Nothing is begun that would not end within the budget, going by what it took before.
+        Nothing is begun that would not end within the budget, going by what it took before. In
+        other precisions the same one without calibration is there to be chosen instead.
         """
         job, name, start = self._job, chosen.name, time.monotonic()
         seconds = min(job.settings.recovery_budget, job.seconds_left / 2)
         quantizer = plan.pass_for(chosen.variant)
-        if quantizer is None or not quantizer.needs_calibration:
+        if quantizer is None or not quantizer.needs_calibration or chosen.precision != "int8":
             return
         if job.inputs.calibration is None or seconds <= 0:
             return

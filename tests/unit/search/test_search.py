@@ -185,6 +185,27 @@ def test_what_would_hardly_win_is_not_mended(
     assert ("null-base passes" in told) is not mended
 
 
+def test_nothing_but_int8_is_mended(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is calibrated in another precision has its like without calibration beside it."""
+    halved = Variant("small", "fp16", {"seed": 1}, batches=(1,))
+    monkeypatch.setattr(search, "WORTH_MENDING", 0.0)
+    monkeypatch.setattr(null.NullBackend, "variants", (VARIANTS[0], halved))
+    monkeypatch.setattr(search.plan, "pass_for", lambda _: SimpleNamespace(needs_calibration=True))
+    monkeypatch.setattr(search.plan, "obstacle", lambda *_, **__: None)
+    asked: list[str] = []
+    monkeypatch.setattr(
+        making.Maker,
+        "find_remedy",
+        lambda _maker, chosen, _seconds: asked.append(chosen.name) or Remedy(),
+    )
+    calibration = project.data.parent / "calibration"
+    calibration.mkdir()
+    make_image(calibration / "one.png")
+    report, _ = optimize(project.settings(calibration=calibration, gates=EASY))
+    assert rows(report)["null-small"].status == "OK"
+    assert asked == []
+
+
 def test_the_fastest_is_mended_first(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     """All are tried as they are before one is mended: one that passes may spare the others it."""
     evaluate = search.Search._evaluate
