@@ -35,7 +35,9 @@ class VariantState(Record):
     """One of the two variants, as its requests went; times are infer + select."""
 
     name: str
-    engine_sha256: str = Field(description="Of its engine file; empty before it is loaded")
+    engine_sha256: str = Field(
+        description="Of its engine's files and of how they are run; empty before it is loaded"
+    )
     requests: int
     failed: int
     p50_ms: float | None

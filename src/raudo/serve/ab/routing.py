@@ -17,6 +17,7 @@ from raudo.serve.observer import NullObserver
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from raudo.records import Manifest
     from raudo.serve.observer import Finished
     from raudo.serve.records import ModelVersion, Reply, Stages
 
@@ -41,6 +42,15 @@ def drawn(request_id: str, salt: str, share: float) -> bool:
 def engine_ms(stages: Stages) -> float:
     """Return the variant's own milliseconds, infer + select; a microsecond at least."""
     return max(1000 * (stages.infer + stages.select), 1e-3)
+
+
+def identity(engine: Manifest) -> str:
+    """Return a SHA-256 of all that tells one engine from another.
+
+    Its own file does not: where the precision is a hint to the runtime, several have the same.
+    """
+    told = engine.model_dump_json(include={"backend", "precision", "options", "files_sha256"})
+    return hashlib.sha256(told.encode()).hexdigest()
 
 
 class ExperimentRouting(NullObserver, ABC, Generic[W]):
@@ -99,7 +109,7 @@ class ExperimentRouting(NullObserver, ABC, Generic[W]):
         side = self.comparison.sides.get(version.variant)
         if side is None:
             return
-        digest = version.artifact.manifest.files_sha256[version.artifact.path.name]
+        digest = identity(version.artifact.manifest)
         if side.engine_sha256 not in ("", digest):
             engines = {name: each.engine_sha256 for name, each in self.comparison.sides.items()}
             self.comparison, self._memory = self._begin(), None

@@ -9,6 +9,7 @@ import pytest
 
 from null_engines import null_engine
 from raudo.errors import EngineError
+from raudo.records import Artifact
 from raudo.serve.ab.comparison import Plan
 from raudo.serve.ab.memory import EVERY_SECONDS, Memory, read
 from raudo.serve.ab.routing import ShadowRouting
@@ -79,6 +80,15 @@ def test_a_service_that_starts_again_stays_rolled_back(
 def test_another_engine_is_tried(scene: Scene) -> None:
     scene.fail()
     scene.begin(primary=1)
+    assert scene.routing.choose("r") == "primary"
+
+
+def test_the_same_file_in_another_precision_is_another_engine(scene: Scene) -> None:
+    scene.fail()
+    before, artifact = scene.routing.comparison, read_artifact(scene.folder / "0.npz")
+    other = artifact.manifest.model_copy(update={"precision": "bf16"})
+    scene.routing.model_loaded(ModelVersion("2", "primary", Artifact(artifact.path, other)))
+    assert scene.routing.comparison is not before
     assert scene.routing.choose("r") == "primary"
 
 
