@@ -32,7 +32,7 @@ def restored(graph: Any, exact: Any, layers: Collection[str]) -> Any:
     for node in copy.get_ordered_ops():
         if node.get_friendly_name() in layers:
             _bypass(node.input(0))
-            take_constants(node, originals[node.get_friendly_name()])
+            _take_constants(node, originals[node.get_friendly_name()])
             _restore_bias(node, originals)
     return copy
 
@@ -55,12 +55,12 @@ def _restore_bias(layer: Any, originals: Mapping[str, Any]) -> None:
         if follower.get_type_name() != "Add":
             continue
         if original := originals.get(follower.get_friendly_name()):
-            take_constants(follower, original)
+            _take_constants(follower, original)
         else:
             follower.output(0).replace(layer.output(0))
 
 
-def take_constants(node: Any, original: Any) -> None:
+def _take_constants(node: Any, original: Any) -> None:
     """Let an operation read the constants that the original one reads."""
     for place, value in enumerate(original.input_values()):
         if value.get_node().get_type_name() == "Constant":

@@ -17,7 +17,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from raudo.errors import EngineError
-from raudo.graphs.quantizers import take_constants
 from raudo.passes.base import PLAIN, Pass, QuantizationSettings
 
 if TYPE_CHECKING:
@@ -27,7 +26,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from raudo.backends.base import Variant
-    from raudo.records import Precision, Ranges
+    from raudo.records import Precision
 
     Values = NDArray[np.float32]
 
@@ -77,29 +76,6 @@ class Parabola(Pass):
         for place, values in zip(places, _values(graph, places, images), strict=True):
             _replace(graph, place, *fitted(values))
         return graph
-
-    def methods(self, graph: Any) -> tuple[Ranges, ...]:
-        """See `Pass.methods`."""
-        del graph
-        return ("mean",)
-
-    def layers(self, graph: Any) -> tuple[str, ...]:
-        """Return the convolutions before each SiLU; see `Pass.layers`."""
-        return tuple(place.layer.get_friendly_name() for place in _places(graph))
-
-    def restore(self, graph: Any, exact: Any, layers: Collection[str]) -> Any:
-        """See `Pass.restore`."""
-        swish = _package(graph, ".opset14").swish
-        copy = graph.clone()
-        nodes = {node.get_friendly_name(): node for node in copy.get_ordered_ops()}
-        for place in _places(exact):
-            if (name := place.layer.get_friendly_name()) in layers:
-                take_constants(nodes[name], place.layer)
-                before = nodes[place.before.get_friendly_name()]
-                take_constants(before, place.before)
-                pieces = nodes[place.silu.get_friendly_name()]
-                pieces.output(0).replace(swish(before).output(0))
-        return copy
 
 
 @dataclass(frozen=True)

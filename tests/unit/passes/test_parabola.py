@@ -1,4 +1,4 @@
-"""SiLU in pieces: how near it comes, and that layers get the exact one back."""
+"""SiLU in pieces: where it is put, and how near it comes."""
 
 from __future__ import annotations
 
@@ -76,22 +76,14 @@ def types(graph: Any) -> list[str]:
 IMAGES = [np.random.default_rng(n).integers(0, 256, (1, SIDE, SIDE, 3), np.uint8) for n in range(4)]
 
 
-def test_each_silu_after_a_convolution_comes_in_pieces_and_can_be_exact_again() -> None:
+def test_each_silu_after_a_convolution_comes_in_pieces() -> None:
     exact = network()
-    layers = PIECES.layers(exact)
-    assert layers == ("first", "second", "third")
     pieces = PIECES.apply(network(), IMAGES[:3])
     assert types(pieces).count("Swish") == 1
     assert types(pieces).count("HSwish") == 3
     wanted, found = outputs(exact, IMAGES[3]), outputs(pieces, IMAGES[3])
     apart = np.abs(found - wanted)
     assert 0 < apart.mean() <= 0.05 * wanted.std()
-    some = PIECES.restore(pieces, exact, {"first", "third"})
-    assert types(some).count("Swish") == 3
-    assert 0 < np.abs(outputs(some, IMAGES[3]) - wanted).mean() < apart.mean()
-    again = outputs(PIECES.restore(pieces, exact, layers), IMAGES[3])
-    assert np.abs(again - wanted).max() <= 1e-5
-    assert np.array_equal(outputs(pieces, IMAGES[3]), found), "the copy alone was changed"
 
 
 def test_a_network_without_silu_is_told_so() -> None:
@@ -99,6 +91,5 @@ def test_a_network_without_silu_is_told_so() -> None:
 
     images = op.parameter([1, SIDE, SIDE, 3], np.uint8, name="images")
     graph = openvino.Model([op.relu(op.convert(images, np.float32))], [images])
-    assert PIECES.layers(graph) == ()
     with pytest.raises(EngineError, match="no SiLU follows a convolution"):
         PIECES.apply(graph, IMAGES[:1])
