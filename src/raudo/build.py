@@ -83,8 +83,7 @@ class Calibrations:
     ) -> Any:
         """Return the graph of a plan with all layers quantized; see `make_graph`."""
         made_by = pass_for(plan.variant)
-        name = made_by.name if made_by else ""
-        key = (plan.backend, name, plan.ranges, plan.images, spec, onnx, calibration)
+        key = (plan.backend, made_by, plan.ranges, plan.images, spec, onnx, calibration)
         known = next((graph for other, graph in self._known if other == key), None)
         if known is None:
             known = _quantized(plan, spec, onnx, calibration)

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from raudo.build import ModelFile, ModelInfo
     from raudo.job import Job
     from raudo.measuring.sensitivity import Remedy
+    from raudo.passes.base import Pass
     from raudo.plan import Plan
     from raudo.worker import Worker
 
@@ -40,7 +41,7 @@ class Maker:
         self._job = job
         self._process = contextlib.ExitStack()
         self._worker: Worker | None = None
-        self._kind: tuple[str, str] | None = None
+        self._kind: tuple[str, Pass | None] | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -110,8 +111,7 @@ class Maker:
         return replace(inputs.file, size=chosen.size), replace(inputs.info, spec=spec)
 
     def _call(self, chosen: Plan, action: str, *arguments: Any) -> Any:
-        made_by = pass_for(chosen.variant)
-        kind = (chosen.backend, made_by.name if made_by else "")
+        kind = (chosen.backend, pass_for(chosen.variant))
         if self._worker is None or kind != self._kind:
             self._process.close()
             self._worker = self._process.enter_context(self._job.worker(chosen.name))

@@ -196,10 +196,7 @@ class Search:
         """
         job, name, start = self._job, chosen.name, time.monotonic()
         seconds = min(job.settings.recovery_budget, job.seconds_left / 2)
-        quantizer = plan.pass_for(chosen.variant)
-        if quantizer is None or not quantizer.needs_calibration or chosen.precision != "int8":
-            return
-        if job.inputs.calibration is None or seconds <= 0:
+        if chosen.precision != "int8" or job.inputs.calibration is None or seconds <= 0:
             return
         if (before := self._tried.get(name)) is None:
             return

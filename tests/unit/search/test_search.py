@@ -17,6 +17,8 @@ from raudo.search import making, search
 from raudo.workspace import read_artifact
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from canned_runs import Project
     from raudo.records import Candidate, Report
 
@@ -124,6 +126,12 @@ def test_layers_are_given_back_only_when_there_is_time_for_it(project: Project) 
     assert not [name for name in rows(report) if "+" in name]
 
 
+def one_image_in(folder: Path) -> Path:
+    folder.mkdir()
+    make_image(folder / "one.png")
+    return folder
+
+
 @pytest.mark.parametrize(
     ("budget", "tried"),
     [(49, []), (50, ["+2", "+3"]), (52, ["+2", "+3"]), (53, ["+2", "+3", "+4"])],
@@ -155,87 +163,79 @@ def test_nothing_is_begun_that_would_not_end_within_the_budget(
     monkeypatch.setattr(making.Maker, "make", making_takes)
     monkeypatch.setattr(making.Maker, "find_remedy", find_remedy)
     monkeypatch.setattr(search.Search, "_evaluate", evaluating_takes)
-    calibration = project.data.parent / "calibration"
-    calibration.mkdir()
-    make_image(calibration / "one.png")
+    calibration = one_image_in(project.data.parent / "calibration")
     report, _ = optimize(project.settings(calibration=calibration, recovery_budget=budget))
     assert list(rows(report)) == ["null-base", *(f"null-small{end}" for end in ["", *tried])]
     if not tried:
         assert "50 s at least" in (rows(report)["null-small"].remedy or "")
 
 
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Names of the engines that a remedy is asked for; none is found."""
+    names: list[str] = []
+
+    def find_remedy(_maker: Any, chosen: Any, _seconds: float) -> Remedy:
+        names.append(chosen.name)
+        return Remedy()
+
+    monkeypatch.setattr(making.Maker, "find_remedy", find_remedy)
+    return names
+
+
 @pytest.mark.parametrize(("worth", "mended"), [(1e9, False), (0.0, True)])
 def test_what_would_hardly_win_is_not_mended(
-    project: Project, monkeypatch: pytest.MonkeyPatch, worth: float, mended: bool
+    project: Project,
+    monkeypatch: pytest.MonkeyPatch,
+    asked: list[str],
+    worth: float,
+    mended: bool,
 ) -> None:
     monkeypatch.setattr(search, "WORTH_MENDING", worth)
     monkeypatch.setattr(null.NullBackend, "variants", (*VARIANTS[:2], WORSE))
-    asked: list[str] = []
-    monkeypatch.setattr(
-        making.Maker,
-        "find_remedy",
-        lambda _maker, chosen, _seconds: asked.append(chosen.name) or Remedy(),
-    )
-    calibration = project.data.parent / "calibration"
-    calibration.mkdir()
-    make_image(calibration / "one.png")
+    calibration = one_image_in(project.data.parent / "calibration")
     report, _ = optimize(project.settings(calibration=calibration, gates=EASY))
     assert asked == (["null-small"] if mended else [])
     told = rows(report)["null-small"].remedy or ""
     assert ("null-base passes" in told) is not mended
 
 
-def test_nothing_but_int8_is_mended(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_but_int8_is_mended(
+    project: Project, monkeypatch: pytest.MonkeyPatch, asked: list[str]
+) -> None:
     """What is calibrated in another precision has its like without calibration beside it."""
     halved = Variant("small", "fp16", {"seed": 1}, batches=(1,))
     monkeypatch.setattr(search, "WORTH_MENDING", 0.0)
     monkeypatch.setattr(null.NullBackend, "variants", (VARIANTS[0], halved))
-    monkeypatch.setattr(search.plan, "pass_for", lambda _: SimpleNamespace(needs_calibration=True))
     monkeypatch.setattr(search.plan, "obstacle", lambda *_, **__: None)
-    asked: list[str] = []
-    monkeypatch.setattr(
-        making.Maker,
-        "find_remedy",
-        lambda _maker, chosen, _seconds: asked.append(chosen.name) or Remedy(),
-    )
-    calibration = project.data.parent / "calibration"
-    calibration.mkdir()
-    make_image(calibration / "one.png")
+    calibration = one_image_in(project.data.parent / "calibration")
     report, _ = optimize(project.settings(calibration=calibration, gates=EASY))
     assert rows(report)["null-small"].status == "OK"
     assert asked == []
 
 
-def test_the_fastest_is_mended_first(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_fastest_is_mended_first(
+    project: Project, monkeypatch: pytest.MonkeyPatch, asked: list[str]
+) -> None:
     """All are tried as they are before one is mended: one that passes may spare the others it."""
     evaluate = search.Search._evaluate
     seconds = {"null-small": 3.0, "null-other": 1.0}
     quick = replace(WORSE, name="other")
-    asked: list[str] = []
 
     def evaluating(searching: Any, chosen: Any, *given: Any, **named: Any) -> Any:
         found = evaluate(searching, chosen, *given, **named)
         searching._seconds[chosen.name] = seconds.get(chosen.name, 9.0)
         return found
 
-    def find_remedy(_maker: Any, chosen: Any, _seconds: float) -> Remedy:
-        asked.append(chosen.name)
-        return Remedy()
-
     monkeypatch.setattr(search.Search, "_evaluate", evaluating)
     monkeypatch.setattr(null.NullBackend, "variants", (VARIANTS[0], WORSE, quick))
-    monkeypatch.setattr(making.Maker, "find_remedy", find_remedy)
-    calibration = project.data.parent / "calibration"
-    calibration.mkdir()
-    make_image(calibration / "one.png")
+    calibration = one_image_in(project.data.parent / "calibration")
     optimize(project.settings(calibration=calibration, gates=EASY))
     assert asked == ["null-other", "null-small"]
 
 
 def test_one_image_is_enough_to_compare_on(project: Project) -> None:
-    source = project.folder / "one"
-    source.mkdir()
-    make_image(source / "one.png")
+    source = one_image_in(project.folder / "one")
     report, _ = optimize(project.settings(data=None, images=source, shapes="auto"))
     assert report.source.images == 1
     assert rows(report)["null-same"].status == "OK"
