@@ -11,23 +11,19 @@ import io
 import pickletools
 import struct
 import tarfile
-import zipfile
 from dataclasses import dataclass, field
-from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any, BinaryIO
 
+from raudo.checkpoints.archive import HINT_DAMAGED, read_pickle
 from raudo.errors import MissingDependencyError, SourceError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
     from pathlib import Path
 
 ZIP_MAGIC = b"PK\x03\x04"
 TORCH_MAGIC = 0x1950A86A20F9469CFC6C
 """First value of a file in the format that torch.save wrote before version 1.6."""
-MAX_PICKLE_BYTES = 1 << 28
-MAX_INFLATION = 20
-_HINT_DAMAGED = "get the file again: its download or copy may have been cut off"
 _UNRESOLVED = "an import whose name is not written out"
 _PARSE_ERRORS = (
     ValueError,
@@ -229,11 +225,14 @@ def scan_pickle(stream: BinaryIO, scan: PickleScan) -> Value:
     try:
         return _Machine(scan).run(stream)
     except _PARSE_ERRORS as error:
-        raise SourceError("the pickle in it is damaged or cut off", hint=_HINT_DAMAGED) from error
+        raise SourceError("the pickle in it is damaged or cut off", hint=HINT_DAMAGED) from error
 
 
 def scan_checkpoint(path: Path) -> PickleScan:
     """Scan a file that torch.load would read: a zip, or several pickles in a row.
+
+    A zip's members are held to their checksums. Files of before PyTorch 1.6 are pickles in a row
+    and have none: damage to their weights cannot be told.
 
     Raises:
         SourceError: The file is no checkpoint, is damaged, or is of a kind that cannot be scanned.
@@ -242,7 +241,11 @@ def scan_checkpoint(path: Path) -> PickleScan:
         with path.open("rb") as stream:
             zipped = stream.read(len(ZIP_MAGIC)) == ZIP_MAGIC
             stream.seek(0)
-            return _scan_zip(path, stream) if zipped else _scan_legacy(path, stream)
+            if not zipped:
+                return _scan_legacy(path, stream)
+            scan = PickleScan()
+            scan_pickle(io.BytesIO(read_pickle(stream)), scan)
+            return scan
     except SourceError as error:
         raise SourceError(f"cannot read {path}: {error.message}", hint=error.hint) from error
     except OSError as error:
@@ -271,91 +274,6 @@ def _scan_legacy(path: Path, stream: BinaryIO) -> PickleScan:
     return scan
 
 
-def _scan_zip(path: Path, stream: BinaryIO) -> PickleScan:
-    try:
-        _check_directory_end(stream)
-        with zipfile.ZipFile(stream) as archive:
-            _check_members(archive, path.stat().st_size)
-            scan = PickleScan()
-            for member in _pickles(archive):
-                scan_pickle(io.BytesIO(archive.read(member)), scan)
-            return scan
-    except (
-        zipfile.BadZipFile,
-        zipfile.LargeZipFile,
-        NotImplementedError,  # a compression that Python does not know
-        RuntimeError,
-        EOFError,
-        struct.error,
-        ValueError,
-        OSError,
-    ) as error:
-        raise SourceError(
-            f"its zip archive is damaged or cut off ({error})", hint=_HINT_DAMAGED
-        ) from error
-
-
-def _check_directory_end(stream: BinaryIO) -> None:
-    """Refuse archives in which two readers could see two different contents.
-
-    The record at the end must be the last 22 bytes, and what it points to must lie directly
-    before it (APPNOTE.TXT 6.3.10, sections 4.3.14 to 4.3.16), so that Python's reader and that of
-    PyTorch find the same central directory.
-    """
-    size = stream.seek(0, io.SEEK_END)
-    stream.seek(max(0, size - 98))
-    tail = stream.read()
-    stream.seek(0)
-    if len(tail) < 22 or tail[-22:-18] != b"PK\x05\x06":
-        raise zipfile.BadZipFile("no end of its directory")
-    length, start = struct.unpack("<LL", tail[-10:-2])
-    end = size - 22
-    if tail[-42:-38] == b"PK\x06\x07":
-        (end,) = struct.unpack("<Q", tail[-34:-26])
-        if end != size - 98 or tail[:4] != b"PK\x06\x06":
-            raise zipfile.BadZipFile("a misplaced end of its directory")
-        length, start = struct.unpack("<QQ", tail[40:56])
-    if start + length != end or tail[-2:] != b"\0\0":
-        raise zipfile.BadZipFile("data around its directory")
-
-
-def _check_members(archive: zipfile.ZipFile, size: int) -> None:
-    members = archive.infolist()
-    names = [member.filename.casefold() for member in members]
-    if len(set(names)) != len(names):
-        raise zipfile.BadZipFile("two members of one name")
-    if any(member.flag_bits & 0x1 for member in members):
-        raise SourceError("its zip archive is encrypted", hint="unpack it, and save it unencrypted")
-    if sum(member.file_size for member in members) > MAX_INFLATION * size:
-        raise SourceError(
-            "its zip archive claims to unpack to an absurd size",
-            hint="do not use this file: PyTorch writes checkpoints uncompressed",
-        )
-    if any(PurePosixPath(name).name == "constants.pkl" for name in names):
-        raise SourceError(
-            "it is a TorchScript archive, which holds code instead of a checkpoint",
-            hint="use the checkpoint that it was exported from, or an ONNX export",
-        )
-
-
-def _pickles(archive: zipfile.ZipFile) -> Iterator[zipfile.ZipInfo]:
-    members = archive.infolist()
-    found = [m for m in members if m.filename.casefold().endswith(".pkl")]
-    root = members[0].filename.partition("/")[0] if members else ""
-    if [m.filename for m in found] != [f"{root}/data.pkl"]:
-        listed = ", ".join(m.filename for m in members[:3])
-        raise SourceError(
-            f"its zip archive is not a PyTorch checkpoint (it starts with {listed or 'nothing'})",
-            hint="give the .pt or .pth file that training saved",
-        )
-    if found[0].file_size > MAX_PICKLE_BYTES:
-        raise SourceError(
-            f"its pickle has {found[0].file_size} bytes, more than any detector needs",
-            hint="do not use this file",
-        )
-    yield found[0]
-
-
 def load_checkpoint(path: Path, *, trusted: bool = False) -> Any:
     """Unpickle a checkpoint that holds plain tensors and values.
 
@@ -379,7 +297,7 @@ def load_checkpoint(path: Path, *, trusted: bool = False) -> Any:
             return torch.load(path, map_location="cpu", weights_only=not trusted)
     except Exception as error:  # unpickling raises whatever damaged or foreign content makes of it
         reason = str(error).strip().partition("\n")[0]
-        raise SourceError(f"cannot load {path}: {reason}", hint=_HINT_DAMAGED) from error
+        raise SourceError(f"cannot load {path}: {reason}", hint=HINT_DAMAGED) from error
 
 
 def import_torch() -> Any:

@@ -211,6 +211,57 @@ def test_refuses_tar(tmp_path: Path) -> None:
         scan_checkpoint(path)
 
 
+@pytest.mark.parametrize("member", ["archive/data.pkl", "archive/data/0"])
+def test_one_damaged_byte_is_noticed(tmp_path: Path, member: str) -> None:
+    path = archive(tmp_path / "damaged.pt", pickle.dumps("x" * 400, 2))
+    with zipfile.ZipFile(path, "a") as file:
+        file.writestr("archive/data/0", bytes(400))
+        info = file.getinfo(member)
+    scan_checkpoint(path)
+    whole = path.read_bytes()
+    start = info.header_offset + 30 + len(member)
+    for spot in range(start, start + info.file_size):
+        path.write_bytes(whole[:spot] + bytes([whole[spot] ^ 1]) + whole[spot + 1 :])
+        with pytest.raises(SourceError, match="damaged or cut off"):
+            scan_checkpoint(path)
+
+
+@pytest.mark.parametrize("member", ["archive/data.pkl", "archive/data/0"])
+def test_a_deflated_member_that_cannot_be_inflated_is_damaged(tmp_path: Path, member: str) -> None:
+    path = tmp_path / "damaged.pt"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as file:
+        file.writestr("archive/data.pkl", pickle.dumps("x" * 400, 2))
+        file.writestr("archive/data/0", bytes(400))
+        start = file.getinfo(member).header_offset + 30 + len(member)
+    scan_checkpoint(path)
+    whole = path.read_bytes()
+    no_block = b"\x07"  # of the reserved type (RFC 1951, section 3.2.3)
+    path.write_bytes(whole[:start] + no_block + whole[start + 1 :])
+    with pytest.raises(SourceError, match="damaged or cut off"):
+        scan_checkpoint(path)
+
+
+def test_compression_that_pytorch_does_not_read_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "packed.pt"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_LZMA) as file:
+        file.writestr("archive/data.pkl", pickle.dumps("x", 2))
+    with pytest.raises(SourceError, match="compression that PyTorch does not read"):
+        scan_checkpoint(path)
+
+
+def test_a_checkpoint_without_checksums_is_no_damaged_one(tmp_path: Path) -> None:
+    torch = pytest.importorskip("torch")
+    path = tmp_path / "unchecked.pt"
+    torch.serialization.set_crc32_options(False)
+    try:
+        torch.save({"weight": torch.ones(9)}, path)
+    finally:
+        torch.serialization.set_crc32_options(True)
+    with pytest.raises(SourceError, match="without checksums") as caught:
+        scan_checkpoint(path)
+    assert "damaged" not in caught.value.message
+
+
 @pytest.mark.parametrize("opcode", [b"\x8d", b"\x8e"], ids=["BINUNICODE8", "BINBYTES8"])
 def test_a_text_of_exabytes_is_refused(opcode: bytes, tmp_path: Path) -> None:
     path = archive(tmp_path / "huge.pt", b"\x80\x04" + opcode + (1 << 62).to_bytes(8, "little"))
