@@ -305,6 +305,8 @@ def _divergence(candidate: Candidate, check: Check) -> str:
     stage = candidate.similarity.diverges if candidate.similarity else None
     if stage is None or check.gate == "speedup":
         return ""
+    if stage == "rectangle":
+        return "; its input rectangle is not the baseline's, so it saw other pixels"
     return f"; it diverges from the baseline in its {stage}"
 
 
@@ -376,6 +378,7 @@ _CALIBRATE = (
 _FULL_PRECISION = (
     "an FP32 engine should not differ: see in the report which stage diverges, and report a bug",
 )
+_OWN_SIZE = ("try the model's own input size: FP32 differs here because it saw other pixels",)
 _HALF_PRECISION = ("keep the layers that lose most in FP32, or use the FP32 engine",)
 
 
@@ -386,4 +389,7 @@ def _remedies(candidate: Candidate, check: Check) -> tuple[str, ...]:
         return (_FASTER[0], _FASTER_GPU) if gpu else _FASTER
     if candidate.precision == "int8":
         return _CALIBRATE
-    return _FULL_PRECISION if candidate.precision == "fp32" else _HALF_PRECISION
+    if candidate.precision != "fp32":
+        return _HALF_PRECISION
+    alike = candidate.similarity
+    return _OWN_SIZE if alike and alike.diverges == "rectangle" else _FULL_PRECISION

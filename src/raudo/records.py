@@ -246,6 +246,10 @@ class Accuracy(Record):
     map50_95_loss_points: Interval | None = None
 
 
+DivergingStage = Literal["preparation", "rectangle", "network", "selection"]
+"""rectangle: the input has another size, so that no later stage gets the same pixels."""
+
+
 class Similarity(Record):
     """How alike the detections of an engine and of the baseline are on the same images.
 
@@ -265,7 +269,7 @@ class Similarity(Record):
     scores_cosine: float | None = Field(
         default=None, description="Cosine of the raw scores tensors"
     )
-    diverges: Literal["preparation", "network", "selection"] | None = Field(
+    diverges: DivergingStage | None = Field(
         default=None, description="The first stage that differs from the baseline's, if one does"
     )
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from raudo.backends.base import Outputs
     from raudo.datasets.base import Dataset
     from raudo.measuring.station import Probe
-    from raudo.records import Accuracy, Similarity
+    from raudo.records import Accuracy, DivergingStage, Similarity
 
 SAME_IOU, SAME_SCORE = 0.99, 1e-3
 """Outputs closer than this are the same network's: the tolerance that a family's module is held
@@ -229,12 +229,13 @@ class Divergence:
     """Where an engine's runtime path leaves the baseline's.
 
     Attributes:
-        stage: The first stage whose result differs; None where none does.
+        stage: The first stage whose result differs; None where none does. `rectangle` where the
+            input has another size: the stages behind it cannot be compared.
         boxes_cosine: Cosine of the raw boxes; None where they cannot be compared.
         scores_cosine: Cosine of the raw scores; None where they cannot be compared.
     """
 
-    stage: Literal["preparation", "network", "selection"] | None
+    stage: DivergingStage | None
     boxes_cosine: float | None
     scores_cosine: float | None
 
@@ -242,11 +243,11 @@ class Divergence:
 def diverging_stage(baseline: Sequence[Probe], engine: Sequence[Probe]) -> Divergence:
     """Find the first stage at which an engine differs from the baseline.
 
-    Preparation differs if the prepared bytes do. The network differs if an output of at least the
-    confidence that detections are compared at (0.25, in either engine) has a score more than 0.001
-    apart, or an IoU below 0.99 with its counterpart. Selection differs if, from such equal
-    outputs, one engine's detection has no counterpart in the other's; detections closer to the
-    confidence than the tolerance are not asked for one.
+    Preparation differs if the prepared bytes do in an input of the same size. The network differs
+    if an output of at least the confidence that detections are compared at (0.25, in either
+    engine) has a score more than 0.001 apart, or an IoU below 0.99 with its counterpart. Selection
+    differs if, from such equal outputs, one engine's detection has no counterpart in the other's;
+    detections closer to the confidence than the tolerance are not asked for one.
 
     Args:
         baseline: The baseline's results for a few images.
@@ -256,9 +257,12 @@ def diverging_stage(baseline: Sequence[Probe], engine: Sequence[Probe]) -> Diver
     aligned = [_align(ours.outputs, theirs.outputs) for ours, theirs in probes]
     known = [each for each in aligned if each is not None]
     comparable = len(known) == len(aligned) > 0
-    stage: Literal["preparation", "network", "selection"] | None = None
-    if any(ours.prepared_sha256 != theirs.prepared_sha256 for ours, theirs in probes):
+    sized_alike = [(ours, theirs) for ours, theirs in probes if ours.size == theirs.size]
+    stage: DivergingStage | None = None
+    if any(ours.prepared_sha256 != theirs.prepared_sha256 for ours, theirs in sized_alike):
         stage = "preparation"
+    elif len(sized_alike) < len(probes):
+        stage = "rectangle"
     elif not all(each is not None and each.same for each in aligned):
         stage = "network"
     elif not all(_selected_alike(ours.detections, theirs.detections) for ours, theirs in probes):

@@ -206,6 +206,16 @@ def test_what_detects_worse_says_in_which_stage() -> None:
     assert "diverges" not in said(on_cpu(slow))
 
 
+def test_what_detects_worse_in_another_rectangle_is_told_so() -> None:
+    alike = Similarity(
+        images=91, f1_percent=90, mean_iou=0.9, score_shift=-0.1, diverges="rectangle"
+    )
+    worse = candidate(similarity=90.0).model_copy(update={"similarity": alike})
+    assert "its input rectangle is not the baseline's" in said(on_cpu(worse))
+    assert "own input size" in said(on_cpu(worse))
+    assert "report a bug" not in said(on_cpu(worse))
+
+
 @pytest.mark.parametrize(
     ("change", "verdict"),
     [

@@ -170,7 +170,8 @@ def probe(outputs: Outputs) -> Probe:
     best = outputs.scores[0] if outputs.labels is not None else outputs.scores[0].max(axis=1)
     labels = np.zeros(len(best), np.int64) if outputs.labels is None else outputs.labels[0]
     kept = np.flatnonzero(best >= 0.25)
-    return Probe("same", outputs, Detections(outputs.boxes[0][kept], best[kept], labels[kept]))
+    found = Detections(outputs.boxes[0][kept], best[kept], labels[kept])
+    return Probe((64, 64), "same", outputs, found)
 
 
 KINDS = pytest.mark.parametrize("kind", [dense, ranked])
@@ -188,6 +189,16 @@ def test_the_same_engine_does_not_diverge(kind: Callable[[], Outputs]) -> None:
 def test_other_bytes_are_the_preparation(kind: Callable[[], Outputs]) -> None:
     other = replace(probe(kind()), prepared_sha256="other")
     assert diverging_stage([probe(kind())], [other]).stage == "preparation"
+
+
+@KINDS
+def test_another_rectangle_is_no_fault_of_the_preparation(kind: Callable[[], Outputs]) -> None:
+    ours = probe(kind())
+    smaller = replace(ours, size=(48, 64), prepared_sha256="other")
+    assert diverging_stage([ours, ours], [ours, smaller]).stage == "rectangle"
+    # Of several rectangles, an image may take the baseline's: then its bytes must be the same.
+    broken = replace(ours, prepared_sha256="other")
+    assert diverging_stage([ours, ours], [smaller, broken]).stage == "preparation"
 
 
 @KINDS

@@ -45,11 +45,13 @@ class Probe:
     """What one image became at each stage of the runtime path.
 
     Attributes:
+        size: Input (height, width) in pixels that the image took.
         prepared_sha256: Hash of the letterboxed bytes.
         outputs: Raw outputs of the engine.
         detections: In pixels of the image, at the default confidence.
     """
 
+    size: tuple[int, int]
     prepared_sha256: str
     outputs: Outputs
     detections: Detections
@@ -256,7 +258,8 @@ class Station:
             labels = None if raw.labels is None else raw.labels.copy()
             outputs = Outputs(raw.boxes.copy(), raw.scores.copy(), labels)
             digest = hashlib.sha256(batch.tobytes()).hexdigest()
-            probes.append(Probe(digest, outputs, self.detector.select(outputs, fits)[0]))
+            found = self.detector.select(outputs, fits)[0]
+            probes.append(Probe((batch.shape[1], batch.shape[2]), digest, outputs, found))
         return probes
 
     def peak_memory(self) -> int:
