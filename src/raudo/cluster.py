@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 from raudo import images
 from raudo.backends.base import Resources
+from raudo.chosen import find_engine
 from raudo.commands.detect import Summary
 from raudo.detector import Selection, labels_of, open_artifact
 from raudo.errors import DataError, MissingDependencyError, UsageError
 from raudo.media.frames import Frame, find_source
 from raudo.media.outputs import Lines, describe
-from raudo.workspace import find_engine
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping

@@ -11,12 +11,13 @@ import numpy as np
 
 from raudo import discover, images
 from raudo.backends.base import Outputs, Resources
+from raudo.chosen import find_engine, throughput_setting
 from raudo.errors import UsageError
 from raudo.machine import available_threads
 from raudo.media.stream import overlap
 from raudo.records import Detections
 from raudo.rectangles import RectanglesEngine, smallest
-from raudo.workspace import find_engine, rectangles_of, throughput_setting
+from raudo.workspace import rectangles_of
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterable, Sequence
@@ -360,7 +361,7 @@ def load(
 
     Raises:
         EngineError: There is no engine, or its manifest does not fit.
-        UsageError: The model has no such class.
+        UsageError: The model has no such class; the target is none, or chooses nothing.
     """
     artifact = find_engine(Path(source), target)
     kept = None if classes is None else labels_of(classes, artifact.manifest.spec)

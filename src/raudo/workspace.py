@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, TypeVar
 from pydantic import ValidationError
 
 from raudo.errors import EngineError, OutputError, first_problem
-from raudo.records import Artifact, Manifest, Record, Report, Throughput
+from raudo.records import Artifact, Manifest, Record, Report
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -341,50 +341,3 @@ def read_report(run: Run) -> Report:
             f"{run.folder} has no report{' yet' if run.settings.is_file() else ''}",
             hint=way_on if run.settings.is_file() else "make a run with 'raudo optimize'",
         ) from error
-
-
-def find_engine(source: Path, target: str | None = None) -> Artifact:
-    """Find an engine: the file itself, or what a run folder chose for a target.
-
-    Raises:
-        EngineError: There is none.
-    """
-    if source.is_file() and source.name != LATEST:
-        return read_artifact(source)
-    if not source.exists() and source.name != LATEST:
-        raise EngineError(
-            f"no such engine file or run folder: {source}",
-            hint="check the path; 'raudo optimize' and 'raudo export' make engines",
-        )
-    run = resolve_run(source)
-    report = read_report(run)
-    wanted = TARGET_ORDER if target is None else (target,)
-    chosen = (d.choice for name in wanted for t, d in report.decisions.items() if t == name)
-    choice = next((c for c in chosen if c is not None), None)
-    candidate = next((c for c in report.candidates if c.name == choice), None)
-    if candidate is None or candidate.file is None:
-        raise EngineError(
-            f"{run.folder} chose no engine for {target or 'any target'}",
-            hint=f"see {run.folder / 'report.html'} for what to try next, "
-            f"or name an engine file in {run.engines}",
-        )
-    return read_artifact(run.folder / candidate.file)
-
-
-def throughput_setting(source: Path, artifact: Artifact, cores: int) -> Throughput | None:
-    """Return the best setting that the run folder of an engine measured, on so many cores.
-
-    None for an engine file, and for a run on a machine with more or fewer cores.
-    """
-    if source.is_file() and source.name != LATEST:
-        return None
-    run = resolve_run(source)
-    report = read_report(run)
-    if report.machine.cores != cores:
-        return None
-    found = (
-        candidate.throughput_setting
-        for candidate in report.candidates
-        if candidate.file is not None and run.folder / candidate.file == artifact.path
-    )
-    return next(found, None)

@@ -14,20 +14,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-import sample_report
 from raudo import workspace
+from raudo.chosen import find_engine
 from raudo.errors import EngineError, OutputError, UsageError
 from raudo.records import Artifact, Calibration, Interval, Manifest, Spec
 from raudo.workspace import (
     Run,
     create_run,
-    find_engine,
     manifest_path,
     read_artifact,
     replacing,
     resolve_run,
     sha256,
-    throughput_setting,
     write_manifest,
     write_text,
 )
@@ -365,18 +363,3 @@ def test_the_run_knows_where_its_things_lie(tmp_path: Path) -> None:
     assert len(places) == 6
     assert {place.parent for place in places} == {tmp_path}
     assert os.fspath(workspace.engine_files(tmp_path / "e.xml", [".bin"])[1]).endswith("e.bin")
-
-
-def test_what_a_run_measured_of_its_engine(tmp_path: Path) -> None:
-    report = sample_report.full()
-    choice = next(c for c in report.candidates if c.file is not None and c.throughput_setting)
-    assert choice.file is not None
-    run = workspace.Run(tmp_path.resolve() / "run")
-    workspace.write_text(run.report, report.model_dump_json())
-    artifact = Artifact(run.folder / choice.file, make_engine(tmp_path).manifest)
-    cores = report.machine.cores
-    assert throughput_setting(run.folder, artifact, cores) == choice.throughput_setting
-    assert throughput_setting(run.folder, artifact, cores + 1) is None
-    other = Artifact(run.folder / "other.xml", artifact.manifest)
-    assert throughput_setting(run.folder, other, cores) is None
-    assert throughput_setting(make_engine(tmp_path).path, artifact, cores) is None

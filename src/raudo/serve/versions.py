@@ -6,6 +6,7 @@ import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from raudo.chosen import check_target, is_engine_file
 from raudo.config import Gates
 from raudo.decide import passing
 from raudo.errors import EngineError, RaudoError
@@ -42,7 +43,7 @@ class Source:
     @property
     def is_run(self) -> bool:
         """Whether it is a run folder."""
-        return not self.path.is_file() or self.path.name == LATEST
+        return not is_engine_file(self.path)
 
     def run(self) -> Run:
         """Return the run folder that it stands for now.
@@ -60,7 +61,9 @@ class Source:
 
         Raises:
             EngineError: There is no run, or nothing in it passed.
+            UsageError: The target is none, or chooses nothing.
         """
+        check_target(self.path, self.target)
         if not self.is_run:
             return (self.path,)
         run = run or self.run()

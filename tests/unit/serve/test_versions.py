@@ -9,7 +9,7 @@ import pytest
 
 from null_engines import null_engine, null_run
 from raudo.backends.base import Resources
-from raudo.errors import EngineError
+from raudo.errors import EngineError, UsageError
 from raudo.serve.core import Service
 from raudo.serve.errors import NotFoundError
 from raudo.serve.instance import InlineInstance, open_engine
@@ -58,6 +58,8 @@ def test_an_engine_file_is_served_as_it_is(tmp_path: Path) -> None:
     assert Source(engine).files() == (engine,)
     with pytest.raises(NotFoundError):
         Source(engine).named("monday")
+    with pytest.raises(UsageError, match="one engine"):
+        Source(engine, "production_cpu").files()
 
 
 @pytest.mark.parametrize("name", ["..", ".", "tuesday", "monday/engines", "/etc", "latest"])
