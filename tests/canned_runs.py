@@ -105,8 +105,8 @@ class CannedStation(Station):
     def build(self, *arguments: Any) -> Artifact:
         return _build(*arguments)
 
-    def open(self, engine: Path, threads: int, streams: int, batch: int, trust: bool) -> Opened:
-        opened = super().open(engine, threads, streams, batch, trust)
+    def open(self, engine: Path, *arguments: Any, **options: Any) -> Opened:
+        opened = super().open(engine, *arguments, **options)
         precision = read_artifact(engine).manifest.precision
         audit = self._faults.audits.get(engine.stem, PrecisionAudit(found={precision: 1}))
         return Opened(opened.load_seconds, audit)

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from raudo.backends.base import Backend, Variant
     from raudo.inputs.data import CalibrationSet
     from raudo.listener import Listener
+    from raudo.measuring.station import Opened
     from raudo.records import Artifact, Precision, Ranges
 
 
@@ -241,10 +242,12 @@ def _export_one(
                 artifact: Artifact = worker.call("build", *arguments)
                 audit = artifact.manifest.audit
                 if audit is None:
-                    given = (available_threads(), 1, 1, request.file.trust)
-                    audit = worker.call("open", draft, *given).audit
+                    trust = request.file.trust
                     if backend.keeps_compiled:
-                        worker.call("keep_compiled", draft, request.file.trust)
+                        opened: Opened = worker.call("keep_compiled", draft, trust)
+                    else:
+                        opened = worker.call("open", draft, available_threads(), 1, 1, trust)
+                    audit = opened.audit
             record_audit(artifact, audit)
             move_engine(draft, path, backend.companions)
     except OutputError:  # no other engine could be written either

@@ -10,6 +10,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from raudo.errors import WorkerError
+from raudo.machine import available_threads, peak_memory
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -128,7 +129,23 @@ class Station:
         images = prepared(calibration.some(MOST_IMAGES), info.spec)
         return find_remedy(Laboratory.of(plan, info.spec, onnx), images, seconds)
 
-    def open(self, engine: Path, threads: int, streams: int, batch: int, trust: bool) -> Opened:
+    def keep_compiled(self, engine: Path, trust: bool) -> Opened:
+        """Load an engine file, and keep what its runtime compiles: its users start from it.
+
+        That serves any number of threads and streams.
+        """
+        return self.open(engine, available_threads(), 1, 1, trust, kept=True)
+
+    def open(
+        self,
+        engine: Path,
+        threads: int,
+        streams: int,
+        batch: int,
+        trust: bool,
+        *,
+        kept: bool = False,
+    ) -> Opened:
         """Load an engine file, closing the one before; times it up to its first result.
 
         One that several streams are not worth trying for gets one: PyTorch compiles the number of
@@ -147,19 +164,12 @@ class Station:
         variant = variant_of(artifact.manifest)
         streams = streams if variant is None or variant.streams else 1
         start = time.perf_counter()
-        resources = Resources(threads=threads, streams=streams, batch=batch)
+        resources = Resources(threads=threads, streams=streams, batch=batch, kept=kept)
         self._detector = open_artifact(artifact, resources, trust=trust)
         for spec in self._detector.engine.specs:
             self._detector.engine.run(np.zeros((batch, spec.height, spec.width, 3), np.uint8))
         self._batch, self._streams = batch, streams
         return Opened(time.perf_counter() - start, self._detector.engine.audit())
-
-    def keep_compiled(self, engine: Path, trust: bool) -> None:
-        """Open an engine in each mode, as its users will, so that they find it compiled."""
-        from raudo.detector import MODES, load
-
-        for mode in MODES:
-            load(engine, mode=mode, trust_checkpoint=trust).close()
 
     def load_frames(self, files: Sequence[Path]) -> list[float]:
         """Decode images and keep them for timing; returns the seconds that each took."""
@@ -264,6 +274,4 @@ class Station:
 
     def peak_memory(self) -> int:
         """Return the most memory that this process ever had resident, in bytes."""
-        from raudo.machine import peak_memory
-
         return peak_memory()

@@ -79,6 +79,7 @@ def test_what_a_runtime_compiles_is_left_for_the_first_start(
     monkeypatch.setattr(type(discover.backend("null")), "keeps_compiled", True)
     assert export(project).exit_code == 0
     assert project.faults.called("keep_compiled") == ["null-base"]
+    assert project.faults.called("open") == ["null-base"], "by the first export: once is enough"
 
 
 def test_nothing_made_is_exit_code_2(project: Project) -> None:
