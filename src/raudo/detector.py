@@ -64,12 +64,9 @@ EVALUATION = Selection(confidence=0.001, multi_label=True)
 CANDIDATE_LIMIT = 30_000
 """Most candidates that NMS looks at, best first."""
 
-FIRST_CHUNK, CHUNK = 32, 256
-"""Boxes whose overlaps NMS computes at once, at first and at most: the best few drop most of the
-others, and the matrices stay within a core's own cache."""
-
-LATER = np.triu(np.ones((CHUNK, CHUNK), np.bool_), 1)
-"""Whether a box of a chunk comes after another, which may drop it then."""
+WINDOW, CHUNK = 512, 32
+"""Boxes that NMS looks at together, best first, and whose overlaps with all of them it computes at
+once: the best few drop most of the others, and the matrices stay within a core's own cache."""
 
 
 def select(outputs: Outputs, index: int, spec: Spec, selection: Selection) -> Detections:
@@ -90,7 +87,8 @@ def select(outputs: Outputs, index: int, spec: Spec, selection: Selection) -> De
         wanted = np.isin(labels, selection.classes)
         anchors, labels, scores = anchors[wanted], labels[wanted], scores[wanted]
     order = np.argsort(-scores, kind="stable")[:CANDIDATE_LIMIT]
-    boxes, scores, labels = boxes[anchors[order]], scores[order], labels[order]
+    boxes = boxes.take(anchors.take(order), axis=0)
+    scores, labels = scores.take(order), labels.take(order)
     if outputs.labels is None:
         iou = spec.nms_iou if selection.iou is None else selection.iou
         kept = nms(boxes, labels, iou, selection.limit)
@@ -107,11 +105,15 @@ def _dense_candidates(
     One comparison over all scores first: almost none pass, and an argmax over all of them
     costs several times as much.
     """
-    flat = np.flatnonzero(scores.reshape(-1) >= selection.confidence)
-    anchors, labels = np.divmod(flat, scores.shape[1])
-    if not selection.multi_label:
-        anchors = anchors[np.diff(anchors, prepend=-1) > 0]  # they ascend
-        labels = scores[anchors].argmax(axis=1)
+    (flat,) = (scores.reshape(-1) >= selection.confidence).nonzero()
+    anchors = flat // scores.shape[1]
+    if selection.multi_label:
+        labels = flat % scores.shape[1]
+    else:
+        first = np.ones(len(anchors), np.bool_)
+        np.not_equal(anchors[1:], anchors[:-1], out=first[1:])  # they ascend
+        anchors = anchors[first]
+        labels = scores.take(anchors, axis=0).argmax(axis=1)
     return anchors, labels, scores[anchors, labels]
 
 
@@ -120,8 +122,8 @@ def nms(
 ) -> NDArray[np.int64]:
     """Greedy non-maximum suppression within each class.
 
-    The result is that of one box at a time, but the overlaps are computed for a chunk of boxes at
-    once: with the boxes kept before the chunk, then among the chunk's own.
+    The result is that of one box at a time, but each box costs a few operations on a row of
+    overlaps, which are computed for a chunk of boxes at once: with all that are left of a window.
 
     Args:
         boxes: float32 [n, 4], xyxy, best score first.
@@ -132,31 +134,31 @@ def nms(
     Returns:
         int64 [k], indices of the kept boxes, ascending.
     """
-    sides = np.maximum(boxes[:, 2:] - boxes[:, :2], 0)
-    rows = np.vstack([boxes.T, sides[:, 0] * sides[:, 1]])
+    rows = np.empty((6, len(boxes)), np.float32)
+    rows[:4], rows[5] = boxes.T, labels
+    sides = np.maximum(rows[2:4] - rows[:2], 0)
+    rows[4] = sides[0] * sides[1]
     kept = np.empty(0, np.int64)
-    start, size = 0, FIRST_CHUNK
-    while start < len(boxes) and len(kept) < limit:
-        chunk = np.arange(start, min(start + size, len(boxes)))
+    for start in range(0, len(boxes), WINDOW):
+        left = np.arange(start, min(start + WINDOW, len(boxes)))
         if len(kept):
-            chunk = chunk[~_drops(rows, labels, kept, chunk, iou).any(axis=0)]
-        drops = _drops(rows, labels, chunk, chunk, iou)
-        drops &= LATER[: len(chunk), : len(chunk)]
-        free = np.ones(len(chunk), np.bool_)
-        for row in np.flatnonzero(drops.any(axis=1)):
-            if free[row]:
-                free &= ~drops[row]
-        kept = np.concatenate([kept, chunk[free]])
-        start, size = start + size, CHUNK
+            left = left[~_drops(rows, kept, left, iou).any(axis=0)]
+        while len(left) and len(kept) < limit:
+            drops = _drops(rows, left[:CHUNK], left, iou)
+            dropped, free = np.zeros(len(left), np.bool_), []
+            for row in range(len(drops)):
+                if not dropped[row]:
+                    free.append(row)
+                    dropped |= drops[row]
+            kept = np.concatenate([kept, left[free]])
+            left = left[CHUNK:][~dropped[CHUNK:]]
+        if len(kept) >= limit:
+            break
     return kept[:limit]
 
 
 def _drops(
-    rows: NDArray[np.float32],
-    labels: NDArray[np.int64],
-    better: NDArray[np.int64],
-    worse: NDArray[np.int64],
-    iou: float,
+    rows: NDArray[np.float32], better: NDArray[np.int64], worse: NDArray[np.int64], iou: float
 ) -> NDArray[np.bool_]:
     """Tell which boxes would drop which: bool [better, worse].
 
@@ -164,25 +166,22 @@ def _drops(
     shared > iou * (area + area - shared). So two boxes without area never drop each other.
 
     Args:
-        rows: float32 [5, n]: left, top, right, bottom and area of all boxes.
-        labels: int64 [n].
+        rows: float32 [6, n]: left, top, right, bottom, area and label of all boxes.
         better: Indices of the boxes that may drop others.
         worse: Indices of the boxes that may be dropped.
         iou: The threshold.
     """
-    left, top, right, bottom, area = rows[:, better, None]
-    other_left, other_top, other_right, other_bottom, other_area = rows[:, worse]
-    shared = np.minimum(right, other_right)
-    shared -= np.maximum(left, other_left)
-    np.maximum(shared, 0, out=shared)
-    height = np.minimum(bottom, other_bottom)
-    height -= np.maximum(top, other_top)
-    np.maximum(height, 0, out=height)
-    shared *= height
-    bound = np.add(area, other_area, out=height)
+    one, other = rows.take(better, axis=1)[:, :, None], rows.take(worse, axis=1)[:, None]
+    sides = np.minimum(one[2:4], other[2:4])
+    sides -= np.maximum(one[:2], other[:2])
+    np.maximum(sides, 0, out=sides)
+    shared, bound = sides
+    shared *= bound
+    np.add(one[4], other[4], out=bound)
     bound -= shared
     bound *= iou
-    drops: NDArray[np.bool_] = (shared > bound) & (labels[better, None] == labels[worse])
+    drops: NDArray[np.bool_] = shared > bound
+    drops &= one[5] == other[5]
     return drops
 
 

@@ -62,19 +62,20 @@ BOXES = st.integers(0, 24).flatmap(
 IOUS = st.sampled_from([0.0, 0.25, 0.5, 0.7, 1.0])
 
 
-@given(BOXES, IOUS, st.integers(1, 50), st.integers(1, 7), st.data())
+@given(BOXES, IOUS, st.integers(1, 50), st.tuples(st.integers(1, 20), st.integers(1, 7)), st.data())
 def test_nms_is_the_plain_greedy_one(
-    boxes: NDArray[np.float32], iou: float, limit: int, chunk: int, data: st.DataObject
+    boxes: NDArray[np.float32], iou: float, limit: int, sizes: tuple[int, int], data: st.DataObject
 ) -> None:
     labels = data.draw(arrays.arrays(np.int64, len(boxes), elements=st.integers(0, 2)))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "CHUNK", chunk)
+        patch.setattr(module, "WINDOW", sizes[0])
+        patch.setattr(module, "CHUNK", sizes[1])
         kept = nms(boxes, labels, iou, limit)
     assert kept.dtype == np.int64
     assert kept.tolist() == plain_nms(boxes, labels, iou)[:limit]
 
 
-def test_nms_over_several_chunks_of_real_size() -> None:
+def test_nms_over_several_windows_of_real_size() -> None:
     random = np.random.default_rng(0)
     corner = random.uniform(0, 300, (700, 2))
     boxes = np.hstack([corner, corner + random.uniform(20, 120, (700, 2))]).astype(F32)
