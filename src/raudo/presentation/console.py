@@ -130,6 +130,8 @@ def styled(word: str) -> str:
 
 def show_report(report: Report, where: Path, *, explained: bool = False) -> None:
     """Print the verdict, the candidates and where the report lies."""
+    from raudo.presentation.present import disturbance
+
     out.print(candidates_table(report.candidates, out.width))
     for c in report.candidates:
         if c.status != "OK":
@@ -141,17 +143,8 @@ def show_report(report: Report, where: Path, *, explained: bool = False) -> None
             out.say(f"[bold]{name}[/]: {escape(why)}")
     for target, decision in report.decisions.items():
         show_decision(target, decision)
-    show_warnings((*report.warnings, *_disturbed(report.machine.other_load or 0.0)))
+    show_warnings((*report.warnings, *disturbance(report.machine.other_load)))
     out.print(f"\nReport: {where}", highlight=False, soft_wrap=True)
-
-
-def _disturbed(share: float) -> tuple[str, ...]:
-    """Warn of other programs that took too large a share of the cores."""
-    from raudo.machine import DISTURBED_SHARE
-
-    if share <= DISTURBED_SHARE:
-        return ()
-    return (f"other programs took {share:.0%} of the cores while engines were timed",)
 
 
 def show_decision(target: str, decision: Decision) -> None:
@@ -276,14 +269,18 @@ def _interval(value: Interval | None, wide: bool) -> str:
 
 def show_raced(raced: Raced, *, as_json: bool) -> None:
     """Print what `raudo benchmark` measured."""
+    from raudo.presentation.present import disturbance
+
+    warnings = disturbance(raced.timed.other_load)
     if as_json:
         verdicts = {name: made.model_dump(mode="json") for name, made in raced.verdicts.items()}
         timed = raced.timed.model_dump(mode="json")
-        print_json({"baseline": raced.baseline, "verdicts": verdicts, **timed})
+        content = {"baseline": raced.baseline, "verdicts": verdicts, "warnings": warnings}
+        print_json(content | timed)
     else:
         out.print(timing_table(raced.timed, raced.baseline, out.width))
         show_verdicts(raced.verdicts)
-        show_warnings(_disturbed(raced.timed.other_load))
+        show_warnings(warnings)
 
 
 def show_scored(found: Scored, *, as_json: bool) -> None:

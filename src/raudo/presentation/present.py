@@ -10,6 +10,7 @@ from pydantic import ValidationError
 
 from raudo.checks import Check, assess, overall
 from raudo.config import Gates
+from raudo.machine import DISTURBED_SHARE
 
 if TYPE_CHECKING:
     from raudo.checks import Outcome
@@ -54,6 +55,19 @@ def number(value: float | None, digits: int = 2) -> str:
             places = max(0, fewer)
             return f"{round(value, places) + 0.0:.{places}f}"  # no "-0.00"
     return f"{value:,.0f}"
+
+
+def disturbance(share: float | None) -> tuple[str, ...]:
+    """Warn of a share of the cores, 0 to 1, that other programs took while engines were timed.
+
+    PyTorch's threads wait for each other after each layer: the one that is interrupted stops all.
+    """
+    if share is None or share <= DISTURBED_SHARE:
+        return ()
+    return (
+        f"other programs took {number(share * 100)} % of the cores while engines were timed; that "
+        "slows PyTorch most, so speedups may be too large: time again on a quiet machine",
+    )
 
 
 def average_precision(value: float | None) -> str:

@@ -52,10 +52,8 @@ def _opening(report: Report) -> str:
         f"Run {plain(report.name)}: {plain(report.source.model)}, compared with "
         f"{plain(report.source.baseline)} on {report.source.images} images.",
     ]
-    if report.machine.disturbed:
-        load = present.number((report.machine.other_load or 0) * 100)
-        lines.append(f"> ⚠️ Other programs took {load} % of the machine while it was timed.")
-    lines += [f"> ⚠️ {plain(warning)}" for warning in report.warnings]
+    warnings = (*present.disturbance(report.machine.other_load), *report.warnings)
+    lines += [f"> ⚠️ {plain(warning)}" for warning in warnings]
     return "\n\n".join(lines)
 
 

@@ -167,8 +167,11 @@ def test_a_disturbed_benchmark_says_so(
     timed = Timed(measurements=measured, failed={}, other_load=load)
     monkeypatch.setattr(benchmark, "benchmark", lambda *_: timed)
     image = next((SAMPLES / "coco-mini/images/val").iterdir())
-    ended = CliRunner().invoke(app, ["benchmark", *map(str, engines), "--images", str(image)])
-    assert ("other programs took 40% of the cores" in ended.stdout) == warned
+    words = ["benchmark", *map(str, engines), "--images", str(image)]
+    shown = " ".join(CliRunner().invoke(app, words).stdout.split())
+    assert ("other programs took 40.0 % of the cores" in shown) == warned
+    warnings = json.loads(CliRunner().invoke(app, [*words, "--json"]).stdout)["warnings"]
+    assert ["speedups may be too large" in warning for warning in warnings] == [True] * warned
 
 
 def scores(low: float | None, high: float = 0, similarity: float = 99.9) -> Scores:

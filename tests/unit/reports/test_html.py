@@ -137,8 +137,8 @@ def test_without_labels_similarity_takes_the_place_of_map(rendered: Render) -> N
 
 
 def test_only_a_disturbed_run_warns(rendered: Render) -> None:
-    assert "Other programs took 31.0 %" in rendered("html", "disturbed, with warnings")
-    assert "Other programs took" not in rendered("html", "full")
+    assert "other programs took 31.0 % of the cores" in rendered("html", "disturbed, with warnings")
+    assert "other programs took" not in rendered("html", "full")
 
 
 def test_every_class_and_every_candidate_is_named(
