@@ -37,6 +37,8 @@ class Cuda:
         self.memory: dict[int, Any] = {}
         self.streams: dict[int, list[Callable[[], None]] | None] = {}
         self.graphs: dict[int, list[Callable[[], None]]] = {}
+        self.sources: list[int] = []
+        """What was copied, by the address that it was copied from."""
         self.limit = 1 << 40
         self.devices, self.capability, self.driver, self.status = 1, (8, 6), 13000, SUCCESS
         self._next = 1
@@ -100,6 +102,7 @@ class Cuda:
     def cudaMemcpyAsync(  # noqa: N802
         self, to: int, source: int, count: int, kind: int, stream: int
     ) -> tuple[int]:
+        self.sources.append(source)
         self.queue(stream, lambda: ctypes.memmove(to, source, count) and None)
         return (SUCCESS,)
 

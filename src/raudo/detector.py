@@ -210,7 +210,7 @@ class Detector:
     ) -> tuple[NDArray[np.uint8], list[images.Fit]]:
         """Letterbox frames into one batch, uint8 [batch, height, width, 3]."""
         spec = self._rectangle(frames)
-        batch = np.empty((len(frames), spec.height, spec.width, 3), np.uint8)
+        batch = self.engine.empty((len(frames), spec.height, spec.width, 3))
         fits = [images.letterbox(f, spec, out=batch[i])[1] for i, f in enumerate(frames)]
         return batch, fits
 

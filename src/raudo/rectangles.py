@@ -53,16 +53,20 @@ class RectanglesEngine(Engine):
         """See `Engine.specs`."""
         return tuple(engine.spec for engine in self._engines.values())
 
-    def _chosen(self, images: NDArray[np.uint8]) -> Engine:
-        size = (images.shape[1], images.shape[2]) if images.ndim == 4 else (0, 0)
+    def _chosen(self, shape: tuple[int, ...]) -> Engine:
+        size = (shape[1], shape[2]) if len(shape) == 4 else (0, 0)
         return self._engines.get(size, self._engines[self.spec.height, self.spec.width])
+
+    def empty(self, shape: tuple[int, ...]) -> NDArray[np.uint8]:
+        """Return memory of the engine of a rectangle; see `Engine.empty`."""
+        return self._chosen(shape).empty(shape)
 
     def run(self, images: NDArray[np.uint8]) -> Outputs:
         """Run a batch on the engine of its rectangle; see `Engine.run`."""
         return self._run(images)
 
     def _run(self, images: NDArray[np.uint8]) -> Outputs:
-        return self._chosen(images).run(images)
+        return self._chosen(images.shape).run(images)
 
     def audit(self) -> PrecisionAudit:
         """Tell what all of the engines together execute."""
@@ -76,7 +80,7 @@ class RectanglesEngine(Engine):
 
     def profile(self, images: NDArray[np.uint8]) -> tuple[NodeProfile, ...]:
         """Time each node of the engine of the images' rectangle; see `Engine.profile`."""
-        return self._chosen(images).profile(images)
+        return self._chosen(images.shape).profile(images)
 
     def close(self) -> None:
         """Free all of the engines."""

@@ -251,6 +251,26 @@ class TestFullPrecision:
             assert found.scores.shape == (3, 16, 3)
             assert np.abs(found.scores - expected.scores[:3]).max() <= 1e-3
 
+    def test_its_own_memory_is_read_like_any_other(
+        self,
+        backend: Backend,
+        variant: Variant,
+        tiny_onnx: Path,
+        tiny_spec: Spec,
+        images: NDArray[np.uint8],
+        tmp_path: Path,
+    ) -> None:
+        skip_if_impossible(backend, variant)
+        artifact = make(backend, variant, tiny_onnx, tiny_spec, tmp_path)
+        with load(backend, artifact, tiny_onnx, batch=4) as engine:
+            for count in (4, 3):
+                other = engine.run(images[:count]).scores.copy()
+                batch, second = (engine.empty(images[:count].shape) for _ in range(2))
+                assert (batch.dtype, batch.shape) == (np.uint8, images[:count].shape)
+                assert batch.flags.c_contiguous
+                batch[:], second[:] = images[:count], 0
+                assert np.array_equal(engine.run(batch).scores, other)
+
     def test_two_streams_do_not_mix_their_images(
         self,
         backend: Backend,

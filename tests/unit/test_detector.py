@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from raudo import detector as module
+from raudo import images
 from raudo.backends.base import Outputs, Resources
 from raudo.backends.null import NullEngine, canned
 from raudo.detector import Detector, Selection, nms, select
@@ -199,6 +200,28 @@ def test_canned_outputs_hold_the_objects_they_promise() -> None:
     assert candidates == 12 * 8
     assert 12 <= len(found) <= candidates
     assert len(select(canned(make_spec(80, "topk")), 0, make_spec(80, "topk"), Selection())) == 12
+
+
+class Offering(NullEngine):
+    """Offers one batch of memory, and remembers what it runs."""
+
+    def empty(self, shape: tuple[int, ...]) -> NDArray[np.uint8]:
+        self.offered = np.full(shape, 7, np.uint8)
+        return self.offered
+
+    def _run(self, images: NDArray[np.uint8]) -> Outputs:
+        self.ran = images
+        return super()._run(images)
+
+
+def test_frames_are_letterboxed_into_the_memory_that_the_engine_offers() -> None:
+    spec = make_spec(height=32, width=64)
+    engine = Offering(spec, canned(spec, anchors=300))
+    frames = [np.full((16, 20, 3), level, np.uint8) for level in (9, 200)]
+    Detector(engine).detect_batch(frames)
+    assert engine.ran is engine.offered
+    for made, frame in zip(engine.ran, frames, strict=True):
+        assert np.array_equal(made, images.letterbox(frame, spec)[0])
 
 
 class Held(NullEngine):

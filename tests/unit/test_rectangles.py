@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 
 from null_engines import mixed_engine, part, spec_of
+from raudo.backends.null import NullEngine, canned
 from raudo.detector import load
 from raudo.errors import DataError, EngineError
 from raudo.images import fit
-from raudo.rectangles import smallest
+from raudo.rectangles import RectanglesEngine, smallest
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -66,6 +67,18 @@ def test_a_mixed_batch_finds_what_one_by_one_finds(engine: Path) -> None:
             theirs = detector.detect(image)
             assert np.array_equal(ours.boxes, theirs.boxes)
             assert np.array_equal(ours.labels, theirs.labels)
+
+
+def test_memory_is_that_of_the_engine_of_the_rectangle() -> None:
+    class Named(NullEngine):
+        def empty(self, shape: tuple[int, ...]) -> NDArray[np.uint8]:
+            return np.full(shape, self.spec.height, np.uint8)
+
+    mixed = RectanglesEngine([Named(s, canned(s)) for s in map(spec_of, (OWN, WIDE, TALL))])
+    for size in (OWN, WIDE, TALL):
+        batch = mixed.empty((2, *size, 3))
+        assert batch.shape == (2, *size, 3)
+        assert (batch == size[0]).all()
 
 
 def test_what_is_no_image_is_refused_before_it_has_a_shape(engine: Path) -> None:

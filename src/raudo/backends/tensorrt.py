@@ -1,7 +1,7 @@
 """TensorRT 8.5 to 11 and TensorRT for RTX on NVIDIA GPUs, through one code path.
 
-Precision lies in the graph: tensors in FP16, and Q/DQ nodes for INT8. A frame is one CUDA graph:
-pinned memory -> GPU -> engine -> pinned memory.
+Precision lies in the graph: tensors in FP16, and Q/DQ nodes for INT8. Images are letterboxed into
+pinned memory and copied from there; engine -> pinned memory is one CUDA graph.
 """
 
 from __future__ import annotations
@@ -180,6 +180,8 @@ class TensorRtEngine(Engine):
             ) from error
         self._engine = self._deserialize()
         self._keeps = resources.streams == 1
+        spec = artifact.manifest.spec
+        self._memory = cuda.PinnedMemory(resources.batch * spec.height * spec.width * 3)
         self._lanes: list[Lane] = []
         self._free: queue.SimpleQueue[Lane] = queue.SimpleQueue()
         try:
@@ -204,7 +206,11 @@ class TensorRtEngine(Engine):
     def _lane(self) -> Lane:
         alone = not self._lanes or self._toolkit.share_profile
         engine = self._engine if alone else self._deserialize()
-        return Lane(self._toolkit, engine, self._batch, self._log)
+        return Lane(self._toolkit, engine, self._batch, self._memory, self._log)
+
+    def empty(self, shape: tuple[int, ...]) -> NDArray[np.uint8]:
+        """Return pinned memory; see `Engine.empty`."""
+        return self._memory.empty(shape)
 
     def _run(self, images: NDArray[np.uint8]) -> Outputs:
         lane = self._free.get()
@@ -258,6 +264,7 @@ class TensorRtEngine(Engine):
         for lane in self._lanes:
             lane.close()
         self._lanes.clear()
+        self._memory.close()
         self._engine = None
 
 

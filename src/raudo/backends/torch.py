@@ -213,6 +213,13 @@ class CudaEngine(TorchEngine):
         with self._computing():
             self._call = CapturedGraph(self._call, images)
 
+    def empty(self, shape: tuple[int, ...]) -> NDArray[np.uint8]:
+        """Return pinned memory, which PyTorch keeps to use it again; see `Engine.empty`."""
+        import torch
+
+        pinned: NDArray[np.uint8] = torch.empty(shape, dtype=torch.uint8, pin_memory=True).numpy()
+        return pinned
+
     def _run(self, images: NDArray[np.uint8]) -> Outputs:
         return self._thread.do(lambda: super(CudaEngine, self)._run(images))
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 import ctypes
 import importlib
 import importlib.util
+import math
+import weakref
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cache
@@ -19,6 +21,7 @@ from raudo.errors import EngineError, MissingDependencyError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    import numpy as np
     from numpy.typing import NDArray
 
 MODULES = ("cuda.bindings.runtime", "cuda.cudart")
@@ -116,9 +119,72 @@ def start() -> None:
     check(runtime().cudaFree(0), "starting on the GPU")
 
 
+class PinnedMemory:
+    """Memory here that a GPU copies from without a detour, in blocks that are used again.
+
+    To take a new one takes longer than to fill it.
+
+    Args:
+        size: Bytes of a block.
+    """
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self._free: list[ctypes.Array[ctypes.c_uint8]] = []
+        self._places: set[int] = set()
+
+    def empty(self, shape: tuple[int, ...]) -> NDArray[np.uint8]:
+        """Return a block as uint8 of a shape, nobody else's until nothing refers to it any more.
+
+        Raises:
+            EngineError: It has no room in a block, or there is no such memory left.
+        """
+        import numpy as np
+
+        count = math.prod(shape)
+        if count > self.size:
+            raise EngineError(
+                f"the engine was opened for {self.size // (count // shape[0])} images at a time, "
+                f"not {shape[0]}",
+                hint="choose another batch size",
+            )
+        try:
+            block = self._free.pop()  # the last one used: the caches may still have it
+        except IndexError:
+            block = self._take()
+        array = np.frombuffer(memoryview(block), np.uint8, count)  # what its views refer to
+        weakref.finalize(array, self._free.append, block).atexit = False
+        return array.reshape(shape)
+
+    def _take(self) -> ctypes.Array[ctypes.c_uint8]:
+        cuda = runtime()
+        place = int(check(cuda.cudaHostAlloc(self.size, 0), "taking pinned memory"))
+        block = (ctypes.c_uint8 * self.size).from_address(place)
+        weakref.finalize(block, cuda.cudaFreeHost, place).atexit = False
+        self._places.add(place)
+        return block
+
+    def hold(self, images: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """Return images themselves if `empty` gave their memory, otherwise a copy in such memory.
+
+        Raises:
+            EngineError: They have no room in a block, or there is no such memory left.
+        """
+        if images.ctypes.data in self._places and images.flags.c_contiguous:
+            return images
+        copy = self.empty(images.shape)
+        copy[:] = images
+        return copy
+
+    def close(self) -> None:
+        """Free the blocks; those that something refers to, once nothing does."""
+        self._free.clear()
+        self._free = []  # those go back to the list before, which then nothing refers to either
+
+
 @dataclass(frozen=True)
 class Tensor:
-    """Memory on the GPU, and as much pinned memory that is copied to or from it.
+    """Memory on the GPU, and as much pinned memory that it is copied to.
 
     Attributes:
         device: Address on the GPU.
@@ -148,23 +214,28 @@ class Stream:
         """The stream as a number, as other libraries take it."""
         return int(self._handle)
 
+    def memory(self, count: int) -> int:
+        """Take bytes on the GPU; returns their address."""
+        device = check(self._cuda.cudaMalloc(count), "taking memory on the GPU")
+        self._stack.callback(self._cuda.cudaFree, device)
+        return int(device)
+
     def tensor(self, shape: tuple[int, ...], dtype: str) -> Tensor:
         """Take memory for a tensor, here and on the GPU."""
         import numpy as np
 
-        count = max(1, int(np.prod(shape))) * np.dtype(dtype).itemsize
-        device = check(self._cuda.cudaMalloc(count), "taking memory on the GPU")
-        self._stack.callback(self._cuda.cudaFree, device)
+        count = max(1, math.prod(shape)) * np.dtype(dtype).itemsize
+        device = self.memory(count)
         host = check(self._cuda.cudaHostAlloc(count, 0), "taking pinned memory")
         self._stack.callback(self._cuda.cudaFreeHost, host)
         plain = (ctypes.c_uint8 * count).from_address(int(host))
-        array = np.ctypeslib.as_array(plain).view(dtype)[: int(np.prod(shape))].reshape(shape)
-        return Tensor(int(device), array)
+        array = np.ctypeslib.as_array(plain).view(dtype)[: math.prod(shape)].reshape(shape)
+        return Tensor(device, array)
 
-    def upload(self, tensor: Tensor) -> None:
-        """Queue the copy of a tensor to the GPU."""
+    def upload(self, array: NDArray[Any], device: int) -> None:
+        """Queue the copy of a contiguous array to an address on the GPU."""
         kind = self._cuda.cudaMemcpyKind.cudaMemcpyHostToDevice
-        self._copy(tensor.device, tensor.array.ctypes.data, tensor.array.nbytes, kind)
+        self._copy(device, array.ctypes.data, array.nbytes, kind)
 
     def download(self, tensor: Tensor) -> None:
         """Queue the copy of a tensor from the GPU."""

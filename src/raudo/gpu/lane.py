@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
@@ -39,14 +40,18 @@ class Lane:
         toolkit: The library.
         engine: The engine.
         batch: Images that it runs at once.
+        memory: Where images are copied from; a block holds those of one batch.
         log: The library's logger.
 
     Raises:
         EngineError: The engine takes no such batch, or CUDA fails; nothing stays taken.
     """
 
-    def __init__(self, toolkit: Toolkit, engine: Any, batch: int, log: Any) -> None:
+    def __init__(
+        self, toolkit: Toolkit, engine: Any, batch: int, memory: cuda.PinnedMemory, log: Any
+    ) -> None:
         self._trt, self._engine, self._log = toolkit.module, engine, log
+        self._memory = memory
         self._stream = cuda.Stream()
         try:
             self._context = engine.create_execution_context()
@@ -54,8 +59,8 @@ class Lane:
                 raise self._failure()
             self._choose_profile(batch)
             names = [engine.get_tensor_name(i) for i in range(engine.num_io_tensors)]
-            self._outputs = {name: self._bind(name) for name in names}
-            self._images = self._outputs.pop("images")
+            self._outputs = {name: self._bind(name) for name in names if name != "images"}
+            self._images = self._bind_images()
             self._frame()  # the first run takes memory, which a graph cannot
             self._stream.wait()
             self._graph = self._stream.record(self._frame)
@@ -85,20 +90,27 @@ class Lane:
                 return
         _check_batch(batch, min(least for least, _ in ranges), max(most for _, most in ranges))
 
-    def _bind(self, name: str) -> cuda.Tensor:
-        shape = tuple(self._context.get_tensor_shape(name))
+    def _layout(self, name: str) -> tuple[str, tuple[int, ...]]:
         kind = self._engine.get_tensor_dtype(name).name
+        return kind, tuple(self._context.get_tensor_shape(name))
+
+    def _bind_images(self) -> int:
+        kind, shape = self._layout("images")
+        if kind != "UINT8" or math.prod(shape) != self._memory.size:
+            raise _breach("images", kind, shape)
+        address = self._stream.memory(self._memory.size)
+        self._context.set_tensor_address("images", address)
+        return address
+
+    def _bind(self, name: str) -> cuda.Tensor:
+        kind, shape = self._layout(name)
         if kind not in DTYPES or min(shape, default=1) < 0:
-            raise EngineError(
-                f"the engine's tensor {name} is {kind} {list(shape)}, which breaks the contract",
-                hint="make it again with 'raudo export'",
-            )
+            raise _breach(name, kind, shape)
         tensor = self._stream.tensor(shape, DTYPES[kind])
         self._context.set_tensor_address(name, tensor.device)
         return tensor
 
     def _frame(self) -> None:
-        self._stream.upload(self._images)
         self._infer()
         for tensor in self._outputs.values():
             self._stream.download(tensor)
@@ -110,7 +122,8 @@ class Lane:
     def run(self, images: NDArray[np.uint8]) -> Outputs:
         """Run a batch, which may be short; the outputs hold until the next run."""
         count = len(images)
-        self._images.array[:count] = images
+        held = self._memory.hold(images)
+        self._stream.upload(held, self._images)
         self._stream.launch(self._graph)
         self._stream.wait()
         found = {name: tensor.array[:count] for name, tensor in self._outputs.items()}
@@ -151,6 +164,13 @@ class Lane:
         """Free what it took."""
         self._context = self._engine = None
         self._stream.close()
+
+
+def _breach(name: str, kind: str, shape: tuple[int, ...]) -> EngineError:
+    return EngineError(
+        f"the engine's tensor {name} is {kind} {list(shape)}, which breaks the contract",
+        hint="make it again with 'raudo export'",
+    )
 
 
 def _check_batch(batch: int, least: int, most: int) -> None:

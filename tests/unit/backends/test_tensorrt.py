@@ -250,6 +250,57 @@ def test_threads_do_not_mix_their_images(
     assert gpu.taken == 0
 
 
+def test_images_are_copied_from_where_they_were_prepared(
+    gpu: fake_gpu.Cuda, tiny_spec: Spec, tmp_path: Path
+) -> None:
+    with BACKEND.open(artifact(tmp_path, tiny_spec, HERE), Resources(batch=3)) as engine:
+        for count in (3, 2):
+            batch = engine.empty((count, 64, 64, 3))
+            batch[:] = levels(count)
+            assert engine.run(batch).scores[:, 0, 0].tolist() == list(range(1, count + 1))
+            assert gpu.sources.pop() == batch.ctypes.data
+            assert engine.run(batch[1:]).scores[:, 0, 0].tolist() == list(range(2, count + 1))
+            assert gpu.sources.pop() not in (batch.ctypes.data, batch[1:].ctypes.data)
+        del batch
+    assert gpu.taken == 0
+
+
+def test_memory_is_used_again_once_nothing_refers_to_it(
+    gpu: fake_gpu.Cuda, tiny_spec: Spec, tmp_path: Path
+) -> None:
+    with BACKEND.open(artifact(tmp_path, tiny_spec, HERE), Resources()) as engine:
+        first, second = (engine.empty((1, 64, 64, 3)) for _ in range(2))
+        view, place = first[0, :8], first.ctypes.data
+        assert place != second.ctypes.data
+        del first
+        third = engine.empty((1, 64, 64, 3))
+        assert third.ctypes.data not in (place, second.ctypes.data)
+        del view
+        assert engine.empty((1, 64, 64, 3)).ctypes.data == place
+    second[:] = 7  # it outlives the engine
+    assert gpu.taken == 2
+    del second, third
+    assert gpu.taken == 0
+
+
+def test_an_engine_for_another_size_than_its_manifest_says_is_refused(
+    gpu: fake_gpu.Cuda, tiny_spec: Spec, tmp_path: Path
+) -> None:
+    other = ENGINE["tensors"] | {"images": ["UINT8", [-1, 32, 64, 3]]}
+    with pytest.raises(EngineError, match=r"images is UINT8 \[1, 32, 64, 3\], which breaks the"):
+        BACKEND.open(artifact(tmp_path, tiny_spec, HERE, tensors=other), Resources())
+    assert gpu.taken == 0
+
+
+def test_more_images_than_it_was_opened_for_are_refused(
+    gpu: fake_gpu.Cuda, tiny_spec: Spec, tmp_path: Path
+) -> None:
+    with BACKEND.open(artifact(tmp_path, tiny_spec, HERE), Resources(batch=2)) as engine:
+        for ask in (lambda: engine.run(levels(3)), lambda: engine.empty((3, 64, 64, 3))):
+            with pytest.raises(EngineError, match="opened for 2 images at a time, not 3"):
+                ask()
+
+
 @pytest.mark.parametrize("batch", [33, 100])
 def test_a_batch_that_it_was_not_built_for_is_refused(
     batch: int, gpu: fake_gpu.Cuda, tiny_spec: Spec, tmp_path: Path
