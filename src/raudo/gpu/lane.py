@@ -184,10 +184,11 @@ def _check_batch(batch: int, least: int, most: int) -> None:
 def read_layers(text: str) -> list[dict[str, Any]]:
     """Read the inspector's JSON; layers without details are left out.
 
-    Source: TensorRT developer guide, "Engine inspector".
+    Source: TensorRT developer guide, "Engine inspector". Version 8.6 puts U+001E between the names
+    of what a layer was fused from, as it is, which JSON does not allow.
     """
     try:
-        told = json.loads(text)
+        told = json.loads(text, strict=False)
     except ValueError:
         return []
     layers = told.get("Layers", []) if isinstance(told, dict) else []

@@ -25,6 +25,8 @@ class Toolkit:
         aims: It builds engines for GPUs that are not here, so it times no kernels.
         network: Flags of a new network.
         share_profile: Several contexts of one engine may use the same profile.
+        branches: Branches of a network can be computed side by side, on streams of their own (since
+            8.6; TensorRT for RTX is left to choose).
     """
 
     module: Any
@@ -33,6 +35,7 @@ class Toolkit:
     aims: bool
     network: int
     share_profile: bool
+    branches: bool
 
     @classmethod
     def of(cls, module: Any, flavour: str) -> Toolkit:
@@ -40,13 +43,16 @@ class Toolkit:
         creation = module.NetworkDefinitionCreationFlag
         typed = hasattr(creation, "STRONGLY_TYPED")
         flag = creation.STRONGLY_TYPED if typed else creation.EXPLICIT_BATCH
+        aims = hasattr(module, "ComputeCapability")
+        settings = getattr(module, "IBuilderConfig", None)
         return cls(
             module=module,
             title=f"{flavour} {module.__version__}",
             typed=typed,
-            aims=hasattr(module, "ComputeCapability"),
+            aims=aims,
             network=1 << int(flag),
             share_profile=typed,
+            branches=not aims and hasattr(settings, "max_aux_streams"),
         )
 
     def kinds(self) -> tuple[str, ...]:

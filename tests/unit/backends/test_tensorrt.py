@@ -357,6 +357,11 @@ def test_an_inspector_that_tells_nothing_is_said_to(text: str) -> None:
     assert audit.note
 
 
+def test_an_inspector_that_separates_names_by_a_control_character_is_read() -> None:
+    text = '{"Layers": [{"Name": "conv", "Metadata": "[ONNX Layer: a]\x1e[ONNX Layer: b]"}]}'
+    assert [told["Name"] for told in read_layers(text)] == ["conv"]
+
+
 # --- what can go wrong ----------------------------------------------------------------------------
 
 
@@ -563,7 +568,7 @@ def test_a_build_that_fails_says_why_and_keeps_no_times(
     said: list[str], hint: str, own_cache: Path
 ) -> None:
     started = gpu_build.Build.__new__(gpu_build.Build)
-    started._toolkit = SimpleNamespace(title="TensorRT 8.5.3", typed=True)
+    started._toolkit = SimpleNamespace(title="TensorRT 8.5.3", typed=True, branches=False)
     started._trt = SimpleNamespace(
         ProfilingVerbosity=SimpleNamespace(DETAILED=1), BuilderFlag=SimpleNamespace(TF32="TF32")
     )
@@ -579,6 +584,29 @@ def test_a_build_that_fails_says_why_and_keeps_no_times(
     assert "\n" not in caught.value.message
     assert hint in caught.value.hint
     assert not own_cache.exists()
+
+
+@pytest.mark.parametrize(
+    ("settings", "aims", "branches"),
+    [((), False, False), (("max_aux_streams",), False, True), (("max_aux_streams",), True, False)],
+    ids=["8.5", "8.6", "for RTX"],
+)
+def test_branches_are_computed_side_by_side_by_what_can(
+    settings: tuple[str, ...], aims: bool, branches: bool
+) -> None:
+    module = fake_gpu.library(fake_gpu.Cuda())
+    module.IBuilderConfig = SimpleNamespace(**dict.fromkeys(settings, 0))
+    if aims:
+        module.ComputeCapability = object
+    started = gpu_build.Build.__new__(gpu_build.Build)
+    started._toolkit = toolkit = Toolkit.of(module, "TensorRT")
+    started._trt = SimpleNamespace(ProfilingVerbosity=SimpleNamespace(DETAILED=1))
+    started._network, started._config = None, SimpleNamespace()
+    started._builder = SimpleNamespace(build_serialized_network=lambda network, config: b"engine")
+    started._allow_precision = started._add_profiles = lambda: None  # type: ignore[method-assign]
+    assert started.run(None) == b"engine"
+    assert toolkit.branches == branches
+    assert hasattr(started._config, "max_aux_streams") == branches
 
 
 def layer(name: str, kind: str, inputs: str, dtype: str = "HALF") -> Any:

@@ -270,6 +270,16 @@ def test_boxes_and_classes_of_a_level_are_predicted_at_once() -> None:
     assert (found["Conv"], found["Transpose"], found["Slice"]) == (2, 1, 2)
 
 
+def test_rows_of_predictions_are_filled_up_to_a_multiple_of_eight() -> None:
+    few = {**HEAD_WEIGHTS, "wu": (2, 6, 1, 1), "wv": (2, 6, 1, 1), "bu": (2,)}
+    body = HEADS.replace("16, 3}", "16, 2}").replace("4, 3}", "4, 2}")
+    made = weighted(body, "N, 20, 7", "N, 6, 4, 4", **few)
+    assert shortened(made)["Conv"] == 2
+    sides = {tensor.name: list(tensor.dims) for tensor in made.graph.initializer}
+    heads = [sides[n.input[1]] for n in made.graph.node if n.op_type == "Conv"]
+    assert heads == [[8, 12, 1, 1]] * 2
+
+
 def test_heads_of_wider_kernels_stay() -> None:
     wide = {**HEAD_WEIGHTS, "wv": (3, 6, 3, 3)}
     body = HEADS.replace("Conv(rest,", "Conv<pads = [1, 1, 1, 1]>(rest,")

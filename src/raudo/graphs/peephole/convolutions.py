@@ -22,6 +22,9 @@ PLAIN = {
     "strides": [1, 1],
 }
 """What attributes of convolutions are where a file does not say."""
+ROW = 8
+"""Rows of predictions are made a multiple of this long. TensorRT 8.6.0 may read a part of each row
+four values at once, and where rows begin elsewhere, it reads the values before them."""
 
 
 def fill_depthwise(node: Node, view: View, draft: Draft) -> bool:
@@ -120,7 +123,7 @@ def join_heads(node: Node, view: View, draft: Draft) -> bool:
         values = [view.constants(conv.inputs[1:]) for conv in (one, other)]
         features = draft.node("Concat", one.inputs[0], other.inputs[0], axis=1)
         weights, biases = zip(*values, strict=True)
-        constants = _block_diagonal(*weights), np.concatenate(biases)
+        constants = _filled(_block_diagonal(*weights)), _filled(np.concatenate(biases))
         predicted = draft.node("Conv", features, *map(draft.constant, constants))
         rows.append(draft.rows(predicted, (1, len(constants[1]), *view.shape(one.outputs[0])[2:])))
     joined = draft.node("Concat", *rows, axis=2)
@@ -141,6 +144,11 @@ def is_pointwise(conv: Node, view: View) -> bool:
     values = view.constants(conv.inputs[1:])
     plain = all(conv.attributes.get(name, PLAIN[name]) == PLAIN[name] for name in PLAIN)
     return plain and len(values) == 2 and values[0].shape[2:] == (1, 1)
+
+
+def _filled(rows: NDArray[Any]) -> NDArray[Any]:
+    """Add rows of zeros, up to a multiple of `ROW`."""
+    return np.pad(rows, [(0, -len(rows) % ROW), *[(0, 0)] * (rows.ndim - 1)])
 
 
 def _block_diagonal(one: NDArray[Any], other: NDArray[Any]) -> NDArray[Any]:
