@@ -201,9 +201,10 @@ def _passed(chosen: Assessed, assessed: Sequence[Assessed]) -> Decision:
     candidate, _ = chosen
     reasons, steps = _passes(chosen), []
     for other, other_checks in assessed[: assessed.index(chosen)]:
-        problems = [c for c in other_checks if c.outcome != "pass"]
+        outcome = overall(other_checks)  # what fails needs no gate that is still open
+        problems = [c for c in other_checks if c.outcome == outcome]
         reasons += [f"faster, but not chosen: {problem(other, check)}" for check in problems]
-        if overall(other_checks) == "undecided":
+        if outcome == "undecided":
             steps += [_settle(other, check) for check in problems]
     passing = [c for c, c_checks in assessed if overall(c_checks) == "pass"]
     busiest = max(passing, key=lambda c: (c.throughput_fps or 0.0, c.name == candidate.name))

@@ -100,6 +100,13 @@ def test_the_fastest_of_those_that_pass_is_chosen() -> None:
     assert "28.0 %" in said(decision), "and by how much"
 
 
+def test_a_faster_one_that_fails_is_not_told_to_be_undecided_too() -> None:
+    fast = candidate("fast-int8", speedup=(4.0, 3.9, 4.1), loss=(2.0, -1.0, 5.0), similarity=90.0)
+    decision = on_cpu(candidate(), fast)
+    assert "fast-int8 fails on similarity" in said(decision)
+    assert "undecided" not in said(decision)
+
+
 def test_a_point_beyond_the_gate_is_not_enough() -> None:
     assert on_cpu(candidate(speedup=(1.6, 1.4, 1.8))).verdict == "INCONCLUSIVE"
     assert on_cpu(candidate(loss=(0.5, -1.4, 2.8))).verdict == "INCONCLUSIVE"
