@@ -261,9 +261,11 @@ def _keep_compiled(job: Job, decisions: Iterable[Decision]) -> None:
         chosen, start = job.candidates[name], time.monotonic()
         if not discover.backend(chosen.backend).keeps_compiled:
             continue
+        setting = chosen.throughput_setting
         try:
             with job.worker(name) as worker:
-                engine = job.run.folder / str(chosen.file)
-                worker.call("keep_compiled", engine, job.settings.trust_checkpoint)
+                for batch in sorted({1, setting.batch if setting else 1}):  # of either mode
+                    engine = job.run.folder / str(chosen.file)
+                    worker.call("keep_compiled", engine, batch, job.settings.trust_checkpoint)
         except RaudoError as error:
             job.note(f"keep compiled {name}", "FAILED", error.message, start)

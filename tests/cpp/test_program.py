@@ -378,7 +378,7 @@ def test_it_starts_from_what_python_compiled(
     if "openvino" not in engines:
         pytest.skip("NO openvino FOR C++: it goes untested")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    Station().keep_compiled(engines["openvino"], trust=False)  # as export does in the end
+    Station().keep_compiled(engines["openvino"], 1, trust=False)  # as export does in the end
     kept = {file: file.read_bytes() for file in (tmp_path / "raudo").iterdir()}
     assert len(kept) == 1
     for mode in ("latency", "throughput"):

@@ -9,12 +9,13 @@ import cv2
 import pytest
 
 from canned_runs import with_gpu
-from raudo import discover
+from raudo import discover, pipeline
 from raudo.config import default_gates
 from raudo.errors import EngineError, OutputError, UsageError, WorkerError
 from raudo.machine import available_threads
+from raudo.measuring.station import Station
 from raudo.pipeline import _settled, optimize
-from raudo.records import PrecisionAudit, Speedup
+from raudo.records import PrecisionAudit, Speedup, Throughput
 from raudo.workspace import read_report
 
 if TYPE_CHECKING:
@@ -134,6 +135,20 @@ def test_the_chosen_engines_are_left_compiled_and_a_run_does_without(
     assert sorted(project.faults.called("keep_compiled")) == ["null-base", "null-same"]
     failed = [(step.step, step.reason) for step in report.steps if step.status == "FAILED"]
     assert failed == [("keep compiled null-same", "it crashed")]
+
+
+def test_the_batch_that_a_run_found_best_is_left_compiled_too(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(type(discover.backend("null")), "keeps_compiled", True)
+    best = Throughput(streams=1, batch=4, fps=9.0)
+    monkeypatch.setattr(pipeline, "best_setting", lambda _measured: best)
+    opened: set[int] = set()
+    monkeypatch.setattr(
+        Station, "keep_compiled", lambda _self, _engine, batch, _trust: opened.add(batch)
+    )
+    optimize(project.settings())
+    assert opened == {1, 4}, "for latency and for throughput"
 
 
 def test_several_streams_are_tried_where_the_variant_says_so(project: Project) -> None:

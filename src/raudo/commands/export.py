@@ -244,7 +244,7 @@ def _export_one(
                 if audit is None:
                     trust = request.file.trust
                     if backend.keeps_compiled:
-                        opened: Opened = worker.call("keep_compiled", draft, trust)
+                        opened: Opened = worker.call("keep_compiled", draft, 1, trust)
                     else:
                         opened = worker.call("open", draft, available_threads(), 1, 1, trust)
                     audit = opened.audit

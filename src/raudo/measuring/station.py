@@ -129,12 +129,12 @@ class Station:
         images = prepared(calibration.some(MOST_IMAGES), info.spec)
         return find_remedy(Laboratory.of(plan, info.spec, onnx), images, seconds)
 
-    def keep_compiled(self, engine: Path, trust: bool) -> Opened:
+    def keep_compiled(self, engine: Path, batch: int, trust: bool) -> Opened:
         """Load an engine file, and keep what its runtime compiles: its users start from it.
 
         That serves any number of threads and streams.
         """
-        return self.open(engine, available_threads(), 1, 1, trust, kept=True)
+        return self.open(engine, available_threads(), 1, batch, trust, kept=True)
 
     def open(
         self,
