@@ -5,12 +5,12 @@ The base classes check, the children do: `Engine.run` validates, `_run` is ten l
 
 from __future__ import annotations
 
-import importlib.util
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from raudo.errors import EngineError, MissingDependencyError
+from raudo.errors import EngineError
+from raudo.requiring import Requiring
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -248,21 +248,16 @@ class Engine(ABC):
         self.close()
 
 
-class Backend(ABC):
+class Backend(Requiring, ABC):
     """One runtime: what it can do (as data), how its engine files are made, how they are run."""
 
     name: ClassVar[str]
-    title: ClassVar[str]
     format: ClassVar[str]
     """The word that `raudo export --to` takes."""
     suffix: ClassVar[str]
     """Suffix of the engine file, with its dot."""
     companions: ClassVar[tuple[str, ...]] = ()
     """Suffixes of files that belong to the engine file and replace its suffix."""
-    modules: ClassVar[tuple[str, ...]]
-    """Importable modules without which nothing works."""
-    extra: ClassVar[str | None]
-    """The extra of pyproject.toml that brings them."""
     made_from: ClassVar[Literal["model", "onnx"]] = "onnx"
     variants: ClassVar[tuple[Variant, ...]]
     targets: ClassVar[tuple[Target, ...]]
@@ -280,18 +275,6 @@ class Backend(ABC):
         """Return the targets that a variant's engines are candidates for: those of its device."""
         on_gpu = variant.device == "gpu"
         return tuple(t for t in self.targets if t == "development" or (t in GPU_TARGETS) == on_gpu)
-
-    def missing(self) -> tuple[str, ...]:
-        """Return the modules that are not installed."""
-        return tuple(m for m in self.modules if importlib.util.find_spec(m) is None)
-
-    def require(self) -> None:
-        """Raise MissingDependencyError, with the command that installs, if a module is missing."""
-        if missing := self.missing():
-            raise MissingDependencyError(
-                f"{self.title} needs {', '.join(missing)}, which is not installed",
-                hint=f"pip install 'raudo[{self.extra}]'",
-            )
 
     def unsupported(self, variant: Variant, machine: Machine) -> str | None:
         """Tell why this machine cannot run a variant; None if it can."""

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import importlib.util
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, runtime_checkable
 
-from raudo.errors import MissingDependencyError
+from raudo.requiring import Requiring
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -69,32 +68,17 @@ class QuantizationSettings:
 PLAIN = QuantizationSettings()
 
 
-class Pass(ABC):
+class Pass(Requiring, ABC):
     """One transformation of a backend's graph object (`Backend.read_graph`)."""
 
     name: ClassVar[str]
-    title: ClassVar[str]
     precision: ClassVar[Precision]
     """The precision of what it makes."""
     needs_calibration: ClassVar[bool]
-    modules: ClassVar[tuple[str, ...]]
-    extra: ClassVar[str]
 
     def makes(self, variant: Variant) -> bool:
         """Tell whether a variant asks for what this pass makes; no two passes make the same."""
         return variant.precision == self.precision and variant.silu == "exact"
-
-    def missing(self) -> tuple[str, ...]:
-        """Return the modules that are not installed."""
-        return tuple(m for m in self.modules if importlib.util.find_spec(m) is None)
-
-    def require(self) -> None:
-        """Raise MissingDependencyError, with the command that installs, if a module is missing."""
-        if missing := self.missing():
-            raise MissingDependencyError(
-                f"{self.title} needs {', '.join(missing)}, which is not installed",
-                hint=f"pip install 'raudo[{self.extra}]'",
-            )
 
     @abstractmethod
     def apply(
