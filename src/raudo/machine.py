@@ -162,8 +162,18 @@ def owners(modules: Iterable[str]) -> frozenset[str]:
 
 
 @cache
-def _distributions() -> Mapping[str, list[str]]:
-    return metadata.packages_distributions()
+def _distributions() -> Mapping[str, set[str]]:
+    """Return the distributions by module.
+
+    Python 3.10's own `metadata.packages_distributions` misses those without a `top_level.txt`,
+    which most build tools no longer write.
+    """
+    found: dict[str, set[str]] = {}
+    for distribution in metadata.distributions():
+        files = (str(file) for file in distribution.files or ())
+        for module in {f.partition("/")[0].removesuffix(".py") for f in files if f.endswith(".py")}:
+            found.setdefault(module, set()).add(distribution.name)
+    return found
 
 
 @cache
