@@ -26,6 +26,11 @@ macro(raudo_find_openvino)
     raudo_find_wheel(openvino wheel)
     find_package(OpenVINO QUIET COMPONENTS Runtime PATHS ${wheel}/cmake NO_DEFAULT_PATH)
   endif()
+  # Older ones decode in FP16 what an FP16 engine says is FP32, without a word. As pyproject.toml says.
+  if(OpenVINO_FOUND AND OpenVINO_VERSION VERSION_LESS 2026.3)
+    message(STATUS "raudo: OpenVINO ${OpenVINO_VERSION} is left out: it has to be 2026.3 or newer")
+    set(OpenVINO_FOUND FALSE)
+  endif()
   set(RAUDO_OPENVINO_LIBRARIES openvino::runtime)
 endmacro()
 

@@ -49,6 +49,28 @@ def test_unit_tests_pass_under_sanitizers(sanitized: Path) -> None:
     assert int(re.findall(r"out of (\d+)", ended.stdout)[-1]) > 60
 
 
+@pytest.mark.parametrize(("version", "used"), [("2026.2.0", False), ("2026.3.0", True)])
+def test_an_openvino_that_decodes_in_fp16_is_left_out(
+    version: str, used: bool, tmp_path: Path
+) -> None:
+    (tmp_path / "OpenVINOConfig.cmake").write_text("set(OpenVINO_FOUND TRUE)")
+    (tmp_path / "OpenVINOConfigVersion.cmake").write_text(f"set(PACKAGE_VERSION {version})")
+    (tmp_path / "CMakeLists.txt").write_text(
+        "cmake_minimum_required(VERSION 3.22)\nproject(finds LANGUAGES NONE)\n"
+        f"set(RAUDO_OPENVINO ON)\nset(OpenVINO_DIR {tmp_path})\n"
+        f"include({ROOT}/cpp/cmake/RaudoBackends.cmake)\nraudo_find_backends()\n"
+    )
+    ended = subprocess.run(
+        [tool("cmake"), "-S", tmp_path, "-B", tmp_path / "build"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (ended.returncode == 0) == used, ended.stderr
+    assert ("runtimes: OPENVINO" in ended.stdout) == used
+    assert (f"OpenVINO {version} is left out" in ended.stdout) != used
+
+
 def test_clang_tidy_finds_nothing(sanitized: Path) -> None:
     rules = (ROOT / "cpp" / ".clang-tidy").read_text(encoding="utf-8")
     rules = rules.replace("bugprone-*,", "bugprone-*, -bugprone-suspicious-include,")  # unity
