@@ -342,8 +342,8 @@ def _open_all(
     opened, failed = {}, {}
     for name, worker in workers.items():
         try:
-            told = worker.call("open", engines[name], available_threads(), 1, 1, options.trust)
-            opened[name] = (told.load_seconds, worker.call("load_frames", frames))
+            seconds = worker.call("load", engines[name], available_threads(), 1, 1, options.trust)
+            opened[name] = (seconds, worker.call("load_frames", frames))
         except RaudoError as error:
             log.warning("%s failed to open: %s", name, error)
             failed[name] = error.message

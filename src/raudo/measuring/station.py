@@ -146,7 +146,21 @@ class Station:
         *,
         kept: bool = False,
     ) -> Opened:
-        """Load an engine file, closing the one before; times it up to its first result.
+        """Load an engine file, and tell what it really executes; see `load`."""
+        seconds = self.load(engine, threads, streams, batch, trust, kept=kept)
+        return Opened(seconds, self.detector.engine.audit())
+
+    def load(
+        self,
+        engine: Path,
+        threads: int,
+        streams: int,
+        batch: int,
+        trust: bool,
+        *,
+        kept: bool = False,
+    ) -> float:
+        """Load an engine file, closing the one before; returns the seconds to its first result.
 
         One that several streams are not worth trying for gets one: PyTorch compiles the number of
         threads in, and would compile for validation what it does not time.
@@ -169,7 +183,7 @@ class Station:
         for spec in self._detector.engine.specs:
             self._detector.engine.run(np.zeros((batch, spec.height, spec.width, 3), np.uint8))
         self._batch, self._streams = batch, streams
-        return Opened(time.perf_counter() - start, self._detector.engine.audit())
+        return time.perf_counter() - start
 
     def load_frames(self, files: Sequence[Path]) -> list[float]:
         """Decode images and keep them for timing; returns the seconds that each took."""

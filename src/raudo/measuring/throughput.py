@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import logging
 from typing import TYPE_CHECKING
 
@@ -44,8 +43,11 @@ def throughput(
 ) -> tuple[Throughput, ...]:
     """Measure frames a second of one engine at several numbers of streams and batch sizes.
 
+    Larger batches are tried with the number of streams that is best for a batch of one: runtimes
+    load, and some compile, an engine anew for each setting, which takes longer than to measure it.
+
     Args:
-        worker: It has the engine open, at one stream and batch 1, and its frames loaded.
+        worker: It has the engine loaded, at one stream and batch 1, and its frames.
         engine: The engine file.
         trust: Open a checkpoint even though it imports unknown code.
         seconds: How long to run at each.
@@ -53,22 +55,24 @@ def throughput(
     threads = available_threads()
     manifest = read_artifact(engine).manifest
     variant = variant_of(manifest)
-    batches = variant.batches if variant else (1,)
-    found: list[Throughput] = []
     streams_tried = {1}
     if variant is None or variant.streams:
         streams_tried |= {max(1, threads // 2), threads}
-    for setting in itertools.product(sorted(streams_tried), sorted({1, *batches})):
-        streams, batch = setting
+    found: list[Throughput] = []
+    for streams in sorted(streams_tried):
+        if found:
+            worker.call("load", engine, threads, streams, 1, trust)
+        fps = worker.call("throughput", seconds)
+        found.append(Throughput(streams=streams, batch=1, fps=fps))
+    best = best_setting(found)
+    assert best is not None  # noqa: S101 (one stream was measured)
+    for batch in sorted(set(variant.batches if variant else ()) - {1}):
         try:
-            if found:
-                worker.call("open", engine, threads, streams, batch, trust)
+            worker.call("load", engine, threads, best.streams, batch, trust)
         except RaudoError as error:
-            if batch == 1:
-                raise
             # A file that someone else exported may have its batch fixed at one.
             log.info("%s takes no batch of %d: %s", manifest.name, batch, error)
             continue
         fps = worker.call("throughput", seconds)
-        found.append(Throughput(streams=streams, batch=batch, fps=fps))
+        found.append(Throughput(streams=best.streams, batch=batch, fps=fps))
     return tuple(found)
