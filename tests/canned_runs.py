@@ -58,6 +58,8 @@ class Faults:
     planned: dict[tuple[str, str], BaseException] = field(default_factory=dict)
     audits: dict[str, PrecisionAudit] = field(default_factory=dict)
     calls: list[tuple[str, str]] = field(default_factory=list)
+    limits: dict[tuple[str, str], float] = field(default_factory=dict)
+    """Seconds that an action of a candidate was given."""
 
     def called(self, action: str) -> list[str]:
         """Return the candidates that an action was asked for, in order."""
@@ -146,8 +148,8 @@ class InProcess:
 
     faults: Faults
 
-    def __init__(self, name: str, **_options: Any) -> None:
-        self.name = name
+    def __init__(self, name: str, *, timeout: float, **_options: Any) -> None:
+        self.name, self._timeout = name, timeout
         self._station = CannedStation(self.faults)
 
     def __enter__(self) -> Self:
@@ -164,6 +166,7 @@ class InProcess:
     def call(self, action: str, *arguments: Any) -> Any:
         name = self.name.rpartition(" ")[2]
         self.faults.calls.append((action, name))
+        self.faults.limits[action, name] = self._timeout
         if fault := self.faults.planned.get((action, name)):
             raise fault
         return getattr(self._station, action)(*arguments)

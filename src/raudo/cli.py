@@ -45,7 +45,12 @@ Size = Annotated[
 ]
 Splits = Annotated[str, typer.Option(help="Splits to score on, with commas.")]
 Timeout = Annotated[
-    float, typer.Option(help="Seconds after which an engine counts as hung.", min=1)
+    float,
+    typer.Option(
+        help="Seconds after which an engine counts as hung; making one may take longer, where its "
+        "backend says so.",
+        min=1,
+    ),
 ]
 Explain = Annotated[
     bool, typer.Option("--explain", help="Say of each candidate why it won or lost.")

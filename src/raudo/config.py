@@ -94,7 +94,9 @@ class OptimizeSettings(Settings):
         default=120.0, description="Most seconds to spend on timed rounds"
     )
     timeout: Annotated[float, Field(gt=0)] = Field(
-        default=300.0, description="Seconds after which an engine that does not answer has hung"
+        default=300.0,
+        description="Seconds after which an engine that does not answer has hung; making one may "
+        "take longer, where its backend says so",
     )
     bootstrap: Annotated[int, Field(ge=100)] = Field(
         default=1000, description="Resamples of the intervals"

@@ -7,7 +7,7 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from raudo import plan
+from raudo import discover, plan
 from raudo.benchmark import WorkerOptions
 from raudo.checks import assess
 from raudo.records import Candidate, StepResult
@@ -82,8 +82,13 @@ class Job:
         return float("inf") if self.deadline is None else self.deadline - time.monotonic()
 
     def worker(self, name: str) -> Worker:
-        """Return a new worker for a candidate."""
+        """Return a new worker that runs a candidate."""
         return Worker(name, timeout=self.settings.timeout, log=self.run.log)
+
+    def maker(self, chosen: Plan) -> Worker:
+        """Return a new worker that makes the engines of a plan's backend."""
+        factor = discover.backend(chosen.backend).making_factor
+        return Worker(chosen.name, timeout=factor * self.settings.timeout, log=self.run.log)
 
     def alive(self) -> list[Candidate]:
         """Return the candidates that nothing went wrong with so far."""

@@ -68,6 +68,7 @@ def test_its_data_makes_sense(backend: Backend) -> None:
     assert len(set(names)) == len(names)
     assert all(name and not set(name) & set(" /\\") for name in names)
     assert set(backend.targets) <= set(TARGETS)
+    assert backend.making_factor >= 1
     for variant in backend.variants:
         on_gpu = variant.device == "gpu"
         assert on_gpu or "production_gpu" not in backend.targets_of(variant)

@@ -151,6 +151,16 @@ def test_the_batch_that_a_run_found_best_is_left_compiled_too(
     assert opened == {1, 4}, "for latency and for throughput"
 
 
+def test_making_an_engine_may_take_longer_than_running_it(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(type(discover.backend("null")), "making_factor", 4.0)
+    optimize(project.settings(candidates=("null-same",), timeout=20.0))
+    limits = project.faults.limits
+    assert limits["build", "null-same"] == 80.0
+    assert {limits[action, "null-same"] for action in ("open", "evaluate", "time")} == {20.0}
+
+
 def test_several_streams_are_tried_where_the_variant_says_so(project: Project) -> None:
     report, _ = optimize(project.settings())
     streams = {

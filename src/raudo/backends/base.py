@@ -266,6 +266,8 @@ class Backend(Requiring, ABC):
     """What its variants for GPUs load besides their own package."""
     grid: ClassVar[Literal["offset", "symmetric"]] = "offset"
     """Where the INT8 steps of activations lie; see `QuantizationSettings.grid`."""
+    making_factor: ClassVar[float] = 1.0
+    """How many times `--timeout` it may take to make an engine."""
     keeps_compiled: ClassVar[bool] = False
     """Whether `Resources.kept` makes a difference: opening an engine compiles it."""
     baseline_rank: ClassVar[int | None] = None

@@ -237,7 +237,8 @@ def _export_one(
         # Beside its place until it is known to be what was asked for: an engine from before stays.
         with tempfile.TemporaryDirectory(dir=path.parent, prefix=".export-") as folder:
             draft = Path(folder) / path.name
-            with Worker(plan.name, timeout=request.timeout) as worker:
+            timeout = backend.making_factor * request.timeout
+            with Worker(plan.name, timeout=timeout) as worker:
                 arguments = (plan, request.file, info, onnx, draft, calibration)
                 artifact: Artifact = worker.call("build", *arguments)
                 audit = artifact.manifest.audit

@@ -114,7 +114,7 @@ class Maker:
         kind = (chosen.backend, pass_for(chosen.variant))
         if self._worker is None or kind != self._kind:
             self._process.close()
-            self._worker = self._process.enter_context(self._job.worker(chosen.name))
+            self._worker = self._process.enter_context(self._job.maker(chosen))
             self._kind = kind
         self._worker.name = f"making {chosen.name}"
         try:

@@ -82,6 +82,14 @@ def test_what_a_runtime_compiles_is_left_for_the_first_start(
     assert project.faults.called("open") == ["null-base"], "by the first export: once is enough"
 
 
+def test_making_an_engine_may_take_as_long_as_its_backend_says(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(type(discover.backend("null")), "making_factor", 4.0)
+    assert export(project, "--timeout", "20").exit_code == 0
+    assert project.faults.limits["build", "null-base"] == 80.0
+
+
 def test_nothing_made_is_exit_code_2(project: Project) -> None:
     assert export(project, "--precision", "int8").exit_code == 2
     assert not (project.folder / "made").exists()
