@@ -37,6 +37,19 @@ TEST(Shapes, AreRefused) {
     EXPECT_THROW(check_shapes(topk, images, {{1, 9, 4}, {1, 9}, {1, 8}}), Error);
 }
 
+TEST(Precision, IsTheEnginesOwnOrRefused) {
+    const std::vector<std::string> able = {"FP32", "INT8", "BF16"};
+    for (const char* precision : {"fp32", "bf16"}) {
+        EXPECT_NO_THROW(check_precision("model.xml", precision, "CPU", able));
+    }
+    try {
+        check_precision("model.xml", "fp16", "CPU", able);
+        FAIL();
+    } catch (const Error& error) {
+        EXPECT_STREQ(error.what(), "model.xml computes in FP16, and this CPU does not");
+    }
+}
+
 TEST(Failure, IsOneLine) {
     const Error error = does_not_load("m.xml", "Exception from x.cpp:\n  why it failed\n\n");
     EXPECT_STREQ(error.what(), "m.xml does not load:   why it failed");

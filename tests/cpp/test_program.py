@@ -277,6 +277,31 @@ def test_a_foreign_engine_is_refused(
             assert "does not load" in refused(program, copy, VIDEO)
 
 
+@pytest.mark.parametrize(
+    ("rest", "limit"), [("fp16", "ONEDNN_MAX_CPU_ISA"), ("bf16", "OV_CPU_MAX_ISA")]
+)
+def test_another_precision_is_refused_as_in_python(
+    program: Path,
+    engines: dict[str, Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    rest: str,
+    limit: str,
+) -> None:
+    """OpenVINO takes one for the other; the limit keeps it from instructions that this CPU has."""
+    if "openvino" not in engines:
+        pytest.skip("NO openvino FOR C++: it goes untested")
+    copy = copied(engines["openvino"], tmp_path)
+    rewrite(copy.with_name(copy.name + ".json"), options={"rest": rest})
+    monkeypatch.setenv(limit, "AVX2")
+    ours = detect(program, copy, VIDEO)
+    command = [sys.executable, "-m", "raudo.cli", "detect", str(copy), str(VIDEO)]
+    theirs = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert ours.returncode == theirs.returncode == 2
+    assert ours.stderr == theirs.stderr
+    assert f"computes in {rest.upper()}, and this CPU does not" in ours.stderr
+
+
 def test_videos_that_cannot_be_read_are_refused(
     program: Path, engine: Path, tmp_path: Path
 ) -> None:

@@ -1,6 +1,7 @@
 #include "backend.hpp"
 
 #include <algorithm>
+#include <cctype>
 
 namespace raudo {
 
@@ -66,6 +67,17 @@ void check_shapes(const Spec& spec, const Shape& images, const std::vector<Shape
                       (dense || fits(outputs[2], scores));
     if (!same) {
         throw breaks_spec("it gives boxes " + text(outputs[0]) + ", scores " + text(outputs[1]));
+    }
+}
+
+void check_precision(const std::filesystem::path& file, const std::string& precision,
+                     const std::string& device, const std::vector<std::string>& able) {
+    std::string name = precision;
+    std::transform(name.begin(), name.end(), name.begin(),
+                   [](unsigned char c) { return static_cast<char>(std::toupper(c)); });
+    if (std::find(able.begin(), able.end(), name) == able.end()) {
+        throw Error(file.string() + " computes in " + name + ", and this " + device + " does not",
+                    "make one for it there with 'raudo export' or 'raudo optimize'");
     }
 }
 

@@ -65,6 +65,11 @@ using Shape = std::vector<std::int64_t>;
 /// A side below zero is one that the runtime leaves open. Throws Error.
 void check_shapes(const Spec& spec, const Shape& images, const std::vector<Shape>& outputs);
 
+/// Throws Error unless a device computes in a precision, `fp16` for instance: `able` are those that it
+/// tells. A runtime may take another for it, without a word.
+void check_precision(const std::filesystem::path& file, const std::string& precision,
+                     const std::string& device, const std::vector<std::string>& able);
+
 /// Returns the error of a file that its runtime does not load, with the runtime's own words.
 Error does_not_load(const std::filesystem::path& file, const std::string& reason);
 

@@ -172,6 +172,9 @@ std::unique_ptr<Engine> open_openvino(const std::filesystem::path& file, const M
     const ov::AnyMap settings = properties(manifest, options);
     try {
         ov::Core core;
+        if (const std::string rest = rest_of(manifest); !rest.empty()) {
+            check_precision(file, rest, device, core.get_property(device, ov::device::capabilities));
+        }
         const Kept kept = kept_of(core, file, manifest, options, device);
         auto compiled = read_kept(kept, core, device, settings);
         if (compiled) {
