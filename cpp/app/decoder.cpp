@@ -137,12 +137,15 @@ bool Decoder::read(cv::Mat& image) {
 
 /// Gives the codec the next packet, or tells it that there is none.
 void Decoder::feed() {
-    await();
+    if (!gave_up_) {
+        await();
+    }
     int status = av_read_frame(input_.get(), packet_.get());
     while (status == AVERROR(EAGAIN) && is_over(this) == 0) {
         std::this_thread::sleep_for(pause);
         status = av_read_frame(input_.get(), packet_.get());
     }
+    gave_up_ = is_over(this) != 0;  // what a parser holds back then still comes
     if (status < 0) {
         avcodec_send_packet(codec_.get(), nullptr);
         return;

@@ -48,6 +48,7 @@ private:
     Kind kind_;
     const std::atomic<bool>& stop_;
     std::chrono::steady_clock::time_point deadline_;
+    bool gave_up_ = false;
     libav::Input input_;
     libav::Codec codec_;
     libav::Packet packet_{av_packet_alloc()};
