@@ -8,6 +8,7 @@ extern "C" {
 #include <dlfcn.h>
 #endif
 
+#include <algorithm>
 #include <array>
 #include <cmath>
 #include <thread>
@@ -19,6 +20,7 @@ namespace {
 constexpr std::chrono::seconds patience{10};  // with a camera or a stream
 constexpr std::chrono::milliseconds pause{1};  // until a camera is asked again
 constexpr int max_errors = 1000;              // in a row
+constexpr int max_threads = 16;
 constexpr int row_alignment = 32;             // pixels: FFmpeg's vector code writes whole registers
 
 /// Returns FFmpeg's reader of cameras. Its library brings 50 others, so it is loaded here alone; it
@@ -52,6 +54,12 @@ int quarter_turns(const AVStream& stream) {
     const std::int32_t* matrix = display_matrix(stream);
     const double degrees = matrix == nullptr ? 0 : -av_display_rotation_get(matrix);
     return std::isnan(degrees) ? 0 : (static_cast<int>(std::lround(degrees / 90)) + 4) % 4;
+}
+
+/// A quarter of the cores: the engine takes all of them, and each thread keeps frames of its own.
+int decoding_threads() {
+    const auto cores = static_cast<int>(std::thread::hardware_concurrency());
+    return std::clamp(cores / 4, 1, max_threads);
 }
 
 /// Returns an image of that size, in the memory of `last` where it fits.
@@ -107,7 +115,7 @@ bool Decoder::open_codec() {
         return false;
     }
     codec_->pkt_timebase = stream_->time_base;
-    codec_->thread_count = 0;
+    codec_->thread_count = decoding_threads();
     if (kind_ != Kind::file) {
         codec_->thread_type = FF_THREAD_SLICE;  // a thread a frame would hold frames back
     }
