@@ -65,6 +65,12 @@ def post(url: str, body: bytes, kind: str, **headers: str) -> Any:
         return json.load(response)
 
 
+def test_it_says_nothing_but_its_own_lines(engine: Path, ports: tuple[str, str]) -> None:
+    lines = (engine.parent / "served.log").read_text().splitlines()
+    assert lines
+    assert [line for line in lines if not re.match(r"20\d\d-\d\d-\d\d .* raudo\.", line)] == []
+
+
 def test_detections_are_those_of_raudo_load(engine: Path, ports: tuple[str, str]) -> None:
     with raudo.load(engine) as detector:
         for picture in CROWD:

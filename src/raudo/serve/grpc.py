@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import secrets
 import time
 from functools import cache
@@ -272,6 +273,8 @@ async def listening(service: Service, host: str, port: int) -> AsyncIterator[int
     Raises:
         UsageError: The port is not to be had.
     """
+    # Its handlers of forks, which engines' processes do not need, tell of each that they skip.
+    os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
     import grpc
 
     found, handlers = messages(), OpenInference(service)
