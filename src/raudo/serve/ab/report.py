@@ -48,8 +48,9 @@ def find(source: str) -> Experiment:
         path = resolve_run(path).folder / FILE
     if not path.is_file():
         raise EngineError(
-            f"{path.parent} was not compared with anything yet",
-            hint=f"start with: raudo serve {source} --shadow baseline",
+            f"{path.parent} holds no comparison yet: a service writes it now and then",
+            hint="name the address of one that runs, or start one: "
+            f"raudo serve {source} --shadow baseline",
         )
     return read(path)
 

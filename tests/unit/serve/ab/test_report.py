@@ -104,6 +104,6 @@ def test_a_service_that_does_not_tell(service: str, path: str, said: str) -> Non
 def test_where_there_is_nothing(tmp_path: Path) -> None:
     code, output = report(str(tmp_path))
     assert code == 2
-    assert "was not compared with anything yet" in " ".join(output.split())
+    assert "holds no comparison" in " ".join(output.split())
     code, output = report("http://127.0.0.1:1")
     assert (code, "does not answer" in output) == (2, True)
