@@ -90,6 +90,8 @@ def _begin(settings: OptimizeSettings, listener: Listener, resume: bool) -> Job:
             hint="go on with it: --resume; or choose another --name",
         )
     plan.check_names(settings.candidates)
+    for report_format in discover.report_formats():
+        report_format.require()
     with unmade(before.folder, whole=True):
         return _gathered(settings, listener, before, start)
 

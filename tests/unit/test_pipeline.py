@@ -11,7 +11,7 @@ import pytest
 from canned_runs import with_gpu
 from raudo import discover, pipeline
 from raudo.config import default_gates
-from raudo.errors import EngineError, OutputError, UsageError, WorkerError
+from raudo.errors import EngineError, MissingDependencyError, OutputError, UsageError, WorkerError
 from raudo.machine import available_threads
 from raudo.measuring.station import Station
 from raudo.pipeline import _settled, optimize
@@ -159,6 +159,16 @@ def test_making_an_engine_may_take_longer_than_running_it(
     limits = project.faults.limits
     assert limits["build", "null-same"] == 80.0
     assert {limits[action, "null-same"] for action in ("open", "evaluate", "time")} == {20.0}
+
+
+def test_a_report_that_could_not_be_written_in_the_end_is_told_at_once(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(type(discover.load("reports", "html")), "modules", ("no_such_module",))
+    with pytest.raises(MissingDependencyError, match="HTML report needs no_such_module"):
+        optimize(project.settings())
+    assert not (project.folder / "runs").exists()
+    assert project.faults.calls == []
 
 
 def test_several_streams_are_tried_where_the_variant_says_so(project: Project) -> None:

@@ -93,6 +93,7 @@ def _main_job() -> Check:
     lacking = [baseline.title] if baseline.missing() else []
     if not engines:
         lacking.append(f"any engine to compare with {baseline.title}")
+    lacking += [f.title for f in discover.report_formats() if f.missing()]
     if not lacking:
         found = f"{baseline.title} against {', '.join(engines)}"
         return Check(name="main job", status="ok", found=found)

@@ -6,13 +6,12 @@ import base64
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import cv2
 import numpy as np
 
 from raudo import checks
-from raudo.errors import MissingDependencyError
 from raudo.presentation import plots, present
 from raudo.reports.base import ReportFormat
 
@@ -35,7 +34,10 @@ class HtmlReport(ReportFormat):
     """`report.html`: the verdict first, then the evidence."""
 
     name = "html"
+    title = "the HTML report"
     suffix = ".html"
+    modules: ClassVar[tuple[str, ...]] = ("jinja2", "matplotlib")
+    extra = "report"
 
     def render(self, report: Report, folder: Path) -> str:
         """Return the page.
@@ -43,19 +45,15 @@ class HtmlReport(ReportFormat):
         Raises:
             MissingDependencyError: jinja2 or matplotlib is not installed.
         """
+        self.require()
         page = _template().render(**_page(report, folder))
         return page.rstrip() + "\n"
 
 
 @cache
 def _template() -> Template:
-    try:
-        from jinja2 import Environment, FileSystemLoader, StrictUndefined
-    except ImportError as error:
-        raise MissingDependencyError(
-            "the HTML report needs jinja2, which is not installed",
-            hint="pip install 'raudo[report]'",
-        ) from error
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
     environment = Environment(
         autoescape=True,
         loader=FileSystemLoader(Path(__file__).parent),

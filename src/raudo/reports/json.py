@@ -16,6 +16,7 @@ class JsonReport(ReportFormat):
     """`report.json`; `Report.model_validate_json` reads it back."""
 
     name = "json"
+    title = "JSON"
     suffix = ".json"
 
     def render(self, report: Report, folder: Path) -> str:

@@ -23,6 +23,7 @@ class MarkdownReport(ReportFormat):
     """`report.md`: verdicts, candidates, and what to try next."""
 
     name = "markdown"
+    title = "Markdown"
     suffix = ".md"
 
     def render(self, report: Report, folder: Path) -> str:

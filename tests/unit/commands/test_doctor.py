@@ -32,10 +32,10 @@ def describe_as(monkeypatch: pytest.MonkeyPatch, described: Machine) -> None:
 
 
 def miss(monkeypatch: pytest.MonkeyPatch, *modules: str) -> None:
-    """Pretend that some modules are not installed, for every backend."""
-    for backend in discover.backends():
-        lacking = tuple(m for m in backend.modules if m in modules)
-        monkeypatch.setattr(backend, "missing", lambda lacking=lacking: lacking)
+    """Pretend that some modules are not installed, for every backend and report format."""
+    for plugin in (*discover.backends(), *discover.report_formats()):
+        lacking = tuple(m for m in plugin.modules if m in modules)
+        monkeypatch.setattr(plugin, "missing", lambda lacking=lacking: lacking)
 
 
 def test_a_full_installation_is_ready(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -72,6 +72,14 @@ def test_without_any_engine_the_main_job_cannot_run(
     modules = {m for b in discover.backends() if b.baseline_rank != 0 for m in b.modules}
     miss(monkeypatch, *(modules - {"torch"}))
     assert check(doctor.diagnose(tmp_path), "main job").status == "missing"
+
+
+def test_without_its_report_the_main_job_cannot_run(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    miss(monkeypatch, "matplotlib")
+    job = check(doctor.diagnose(tmp_path), "main job")
+    assert (job.status, job.found) == ("missing", "lacks the HTML report")
 
 
 def test_an_engine_for_gpus_alone_is_none_without_a_gpu(
