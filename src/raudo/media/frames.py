@@ -68,6 +68,11 @@ def find_source(source: str | Path) -> Source:
         )
     if name.isascii() and name.isdecimal():
         return Source("camera", path)
+    if "://" in name:
+        raise DataError(
+            f"{name} is an address, which is not read from Python",
+            hint="the C++ detector reads it: see README.md, 'The C++ detector'",
+        )
     raise DataError(
         f"no such image, folder or video: {path}", hint="check the path; a camera is a number"
     )

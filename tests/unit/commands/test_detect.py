@@ -422,6 +422,9 @@ def test_sources_that_cannot_be(tmp_path: Path, detector: Detector) -> None:
     }.items():
         with pytest.raises(DataError, match=words):
             detect.run(detector, tmp_path / name, jsonl=tmp_path / "l.jsonl")
+    with pytest.raises(DataError, match="rtsp://camera/1 is an address") as caught:
+        detect.run(detector, "rtsp://camera/1", jsonl=tmp_path / "l.jsonl")
+    assert "C++" in caught.value.hint
     assert not (tmp_path / "l.jsonl").exists()
 
 
