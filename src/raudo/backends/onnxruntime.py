@@ -389,5 +389,7 @@ def _node_precision(details: dict[str, Any]) -> str:
     if details["op_name"].startswith("QLinear") or "Integer" in details["op_name"]:
         return "int8"
     kinds = [kind for shape in details.get("input_type_shape", []) for kind in shape]
+    if details["op_name"] == "Cast" and kinds == ["uint8"]:  # pixels, which nobody quantized
+        return "uint8"
     known = next((PRECISION_NAMES[k] for k in kinds if k in PRECISION_NAMES), None)
     return known or (kinds[0] if kinds else "")
