@@ -51,23 +51,26 @@ def evaluate(
     *,
     trust: bool,
     known: list[Detections] | None = None,
+    opened: Opened | None = None,
     on_images: Callable[[int], None] = lambda _count: None,
 ) -> Evaluation:
     """Open an engine in a worker and run it over image files, several at once.
 
     Args:
-        worker: A worker of its own.
+        worker: A worker of the engine's own.
         engine: The engine file.
         files: The images.
         trust: Open a checkpoint even though it imports unknown code.
         known: What an earlier, interrupted run found already.
+        opened: What opening it told, where the worker has it open.
         on_images: Called with the number of images done.
 
     Raises:
         RaudoError: The engine does not load, or fails on an image.
     """
     threads = available_threads()
-    opened: Opened = worker.call("open", engine, threads, min(threads, MOST_STREAMS), 1, trust)
+    if opened is None:
+        opened = worker.call("open", engine, threads, min(threads, MOST_STREAMS), 1, trust)
     found = list(known or ())
     chunk, seconds = CHUNK, 0.0
     while len(found) < len(files):

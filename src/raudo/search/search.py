@@ -29,8 +29,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from raudo.job import Job
+    from raudo.measuring.station import Opened
     from raudo.plan import Plan
     from raudo.search.shapes import Size
+    from raudo.worker import Worker
 
 QUICK_IMAGES = 24
 QUICK_MARGIN = 5.0
@@ -133,7 +135,8 @@ class Search:
             self._give_up()
         start = time.monotonic()
         try:
-            self._baseline = self._evaluate(chosen, job.inputs.files)
+            with job.worker(chosen.name) as worker:
+                self._baseline = self._evaluate(chosen, worker, job.inputs.files)
         except RaudoError as error:
             job.fail(chosen.name, "validate", error, start)
             self._give_up()
@@ -267,13 +270,13 @@ class Search:
             return False
         start = time.monotonic()
         try:
-            if self._dropped_early(chosen):
-                return False
-            evaluation = self._evaluate(chosen, job.inputs.files)
+            evaluation = self._validate(chosen)
         except OutputError:
             raise
         except RaudoError as error:
             job.fail(name, "validate", error, start)
+            return False
+        if evaluation is None:
             return False
         job.note(f"validate {name}", "OK", "", start)
         self._score(name, evaluation)
@@ -313,20 +316,28 @@ class Search:
         job.listener.finished(name, "OK", "")
         return True
 
-    def _dropped_early(self, chosen: Plan) -> bool:
-        """Drop a candidate on a few images, where all of them would take long."""
-        job, baseline = self._job, self._baseline
-        files = job.inputs.files
+    def _validate(self, chosen: Plan) -> Evaluation | None:
+        """Run a candidate over the images, a few of them first; None if these were enough."""
+        job = self._job
+        files, opened = job.inputs.files, None
         step = len(files) // QUICK_IMAGES
         kept = job.run.state / f"found-{chosen.name}.npz"
-        if step < 2 or baseline is None or kept.is_file():
-            return False
-        start = time.monotonic()
-        few = self._evaluate(chosen, files[::step], keep=False)
-        seconds = time.monotonic() - start
+        with job.worker(chosen.name) as worker:
+            if step >= 2 and not kept.is_file():
+                start = time.monotonic()
+                few = self._evaluate(chosen, worker, files[::step], keep=False)
+                if self._dropped_early(chosen, few, step, start):
+                    return None
+                opened = few.opened
+            return self._evaluate(chosen, worker, files, opened=opened)
+
+    def _dropped_early(self, chosen: Plan, few: Evaluation, step: int, start: float) -> bool:
+        """Drop a candidate on every `step`th image, where all of them would take long."""
+        job, baseline = self._job, self._baseline
+        assert baseline is not None  # noqa: S101 (it is established first)
         alike = similarity(baseline.detections[::step], few.detections).f1_percent
         lowest = min((g.similarity_percent for g in job.gates(chosen.name)), default=0.0)
-        if seconds * step < QUICK_SECONDS or alike >= lowest - QUICK_MARGIN:
+        if few.seconds * step < QUICK_SECONDS or alike >= lowest - QUICK_MARGIN:
             return False
         job.update(chosen.name, similarity_percent=alike)
         reason = (
@@ -336,7 +347,15 @@ class Search:
         job.skip(chosen.name, reason, start)
         return True
 
-    def _evaluate(self, chosen: Plan, files: Sequence[Path], *, keep: bool = True) -> Evaluation:
+    def _evaluate(
+        self,
+        chosen: Plan,
+        worker: Worker,
+        files: Sequence[Path],
+        *,
+        opened: Opened | None = None,
+        keep: bool = True,
+    ) -> Evaluation:
         """Run a candidate over images, and check that it executes what was asked for."""
         job, name = self._job, chosen.name
         engine = chosen.engine_file(job.run.engines)
@@ -344,15 +363,15 @@ class Search:
         known = load_detections(kept) if keep and kept.is_file() else None
         before = job.run.recall(f"validated-{name}", Validated)
         job.listener.step(f"Validating {name}", len(files))
-        with job.worker(name) as worker:
-            evaluation = evaluate(
-                worker,
-                engine,
-                files,
-                trust=job.settings.trust_checkpoint,
-                known=known,
-                on_images=job.listener.advance,
-            )
+        evaluation = evaluate(
+            worker,
+            engine,
+            files,
+            trust=job.settings.trust_checkpoint,
+            known=known,
+            opened=opened,
+            on_images=job.listener.advance,
+        )
         record_audit(read_artifact(engine), evaluation.opened.audit)
         if keep and known is None:
             save_detections(kept, evaluation.detections)

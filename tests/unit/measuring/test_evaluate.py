@@ -98,3 +98,11 @@ def test_what_is_known_is_not_done_again_but_the_engine_is_opened() -> None:
     evaluation = evaluate(worker, "e", files, trust=False, known=known)  # type: ignore[arg-type]
     assert evaluation.detections == known
     assert [action for action, _ in worker.asked] == ["open", "probe"]
+
+
+def test_an_engine_that_is_open_is_not_opened_again() -> None:
+    worker, files = FakeWorker(), tuple(range(3))
+    opened: Any = object()
+    evaluation = evaluate(worker, "e", files, trust=False, opened=opened)  # type: ignore[arg-type]
+    assert evaluation.opened is opened
+    assert [action for action, _ in worker.asked] == ["evaluate", "probe"]

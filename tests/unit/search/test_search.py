@@ -105,6 +105,15 @@ def test_a_hopeless_candidate_is_dropped_on_a_few_images(
     assert not (run.state / "found-null-other.npz").exists()
 
 
+def test_an_engine_is_opened_once_for_a_few_images_and_for_all(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(search, "QUICK_IMAGES", 1)
+    optimize(project.settings(candidates=("null-same",)))
+    assert project.faults.called("evaluate").count("null-same") == 2
+    assert project.faults.called("open") == ["null-base", "null-same"]
+
+
 def test_where_validating_is_quick_nothing_is_dropped_early(project: Project) -> None:
     report, _ = optimize(project.settings())
     assert rows(report)["null-other"].status == "OK"
