@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
-from raudo.checks import assess
+from raudo.checks import assess, overall
 from raudo.config import Gates
 from raudo.decide import problem
 
@@ -66,7 +66,7 @@ def _why(candidate: Candidate, report: Report) -> str:
     if candidate.baseline:
         return "the baseline"
     lines = [most] if most else []
-    lines += [line for t in candidate.targets if (line := _lost(candidate, t, report))]
+    lines += [line for t in candidate.targets for line in _lost(candidate, t, report)]
     lines += [candidate.remedy] if candidate.remedy else []
     return "; ".join(dict.fromkeys(lines)) or "measured for comparison only"
 
@@ -90,22 +90,23 @@ def _selecting(candidate: Candidate) -> str:
     return f"selecting after the engine takes {share:.1f} % of the time, the most to win inside it"
 
 
-def _lost(candidate: Candidate, target: str, report: Report) -> str:
-    """Tell why a candidate is not the choice of one target; empty where it has no gates."""
+def _lost(candidate: Candidate, target: str, report: Report) -> tuple[str, ...]:
+    """Tell why a candidate is not the choice of one target; () where it has no gates."""
     bounds = report.gates.get(target)
     if bounds is None:
-        return ""
+        return ()
     checks = assess(
         candidate,
         Gates.model_validate(bounds),
         accuracy_validated=report.source.accuracy_validated,
     )
-    problems = [problem(candidate, check) for check in checks if check.outcome != "pass"]
-    if problems:
-        return "; ".join(problems)
+    outcome = overall(checks)
+    if outcome != "pass":
+        problems = (problem(candidate, check) for check in checks if check.outcome == outcome)
+        return tuple(each.removeprefix(f"{candidate.name} ") for each in problems)
     choice = next((d.choice for t, d in report.decisions.items() if t == target), None)
     winner = next((c for c in report.candidates if c.name == choice), None)
     if winner is None or winner.speedup is None or candidate.speedup is None:
-        return "passes"
+        return ("passes",)
     slower = winner.speedup.median / candidate.speedup.median
-    return f"passes, but is {slower:.2f}x slower than {winner.name}"
+    return (f"passes, but is {slower:.2f}x slower than {winner.name}",)

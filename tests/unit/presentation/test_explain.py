@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from raudo.presentation.explain import explain, pareto
+from raudo.records import Interval
 from sample_report import full
 
 
@@ -14,6 +15,25 @@ def test_every_candidate_is_explained() -> None:
     for candidate in report.candidates:
         if candidate.status != "OK":
             assert candidate.reason in explained[candidate.name]
+
+
+def test_what_fails_for_two_targets_is_told_once_and_without_what_is_still_open() -> None:
+    report = full()
+    loser, *_ = [c for c in report.candidates if c.status == "OK" and not c.baseline]
+    both = loser.model_copy(
+        update={
+            "targets": ("production_cpu", "edge"),
+            "similarity_percent": 90.0,
+            "map50_loss_percent": Interval(value=0.9, low=-1.0, high=3.0),
+            "remedy": "",
+        }
+    )
+    gates = dict.fromkeys(("production_cpu", "edge"), report.gates["production_cpu"])
+    changed = {"candidates": (both,), "decisions": {}, "gates": gates}
+    (told,) = dict(explain(report.model_copy(update=changed))).values()
+    assert told.startswith("fails on ")
+    assert told.count("similarity") == 1
+    assert "undecided" not in told
 
 
 def test_what_was_done_to_mend_an_engine_is_explained() -> None:
