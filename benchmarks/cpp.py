@@ -120,7 +120,7 @@ def main() -> None:
         folder = Path(name)
         os.environ["XDG_CACHE_HOME"] = str(folder / "cache")
         with Worker("export") as worker:  # of its own: a child's peak is never below its parent's
-            worker.call("keep_compiled", Path(given.engine), False)  # as export does in the end
+            worker.call("keep_compiled", Path(given.engine), 1, False)  # as export does in the end
         exported = sorted((folder / "cache").rglob("*.blob"))
         write_bundle(folder / "bundle", [Path(given.engine)])
         todo = commands(given.program, given.engine, given.video, folder)
