@@ -15,7 +15,7 @@ public:
     void log(Severity severity, const char* message) noexcept override {
         if (severity <= Severity::kERROR) {
             const std::lock_guard lock(mutex_);
-            last_ = message;
+            last_.assign(message, std::strcspn(message, "\n"));  // the rest closes brackets
         }
     }
 
