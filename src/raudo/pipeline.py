@@ -16,7 +16,7 @@ from raudo import benchmark, discover, plan, reporting
 from raudo.benchmark import Timed, TimingPlan
 from raudo.config import OptimizeSettings, dump_settings
 from raudo.decide import decide
-from raudo.errors import RaudoError, UsageError, WorkerError
+from raudo.errors import OutputError, RaudoError, UsageError, WorkerError
 from raudo.inputs.gathering import Identity, gather
 from raudo.job import Job
 from raudo.listener import Listener
@@ -61,6 +61,9 @@ def optimize(
         report = _conclude(job, timed, time.monotonic() - start)
     except KeyboardInterrupt as error:
         raise KeyboardInterrupt(f"go on with it: {_command_to_resume(job)}") from error
+    except OutputError as error:
+        way_on = f"make room there, then go on with it: {_command_to_resume(job)}"
+        raise OutputError(error.message, hint=way_on) from error
     return report, job.run
 
 

@@ -196,8 +196,9 @@ def test_an_engine_that_does_not_last_is_a_row_not_the_end(action: str, project:
 def test_a_full_disk_ends_the_run_until_there_is_room(action: str, project: Project) -> None:
     full = OutputError("cannot write it: No space left on device", hint="make room there")
     project.faults.planned[action, "null-same"] = full
-    with pytest.raises(OutputError, match="No space left"):
+    with pytest.raises(OutputError, match="No space left") as caught:
         optimize(project.settings())
+    assert "go on with it: raudo optimize --resume --name run" in caught.value.hint
     project.faults.planned.clear()
     report, _ = optimize(project.settings(), resume=True)
     assert rows(report)["null-same"].status == "OK"
