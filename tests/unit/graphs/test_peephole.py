@@ -403,27 +403,6 @@ def test_fewer_nodes_cannot_be_made_fewer_again() -> None:
     assert made.SerializeToString() == before
 
 
-def test_a_convolution_of_each_channel_reads_all() -> None:
-    body = f"{convolved('d', 'images', 'w').replace('<pads', '<group = 6, pads')} boxes = Exp(d)"
-    made = weighted(body, "N, 6, 4, 4", "N, 6, 4, 4", w=(6, 1, 3, 3), bias=(6,))
-    shortened(made)
-    (conv,) = (node for node in made.graph.node if node.op_type == "Conv")
-    shapes = {tensor.name: tuple(tensor.dims) for tensor in made.graph.initializer}
-    assert shapes[conv.input[1]] == (6, 6, 3, 3)
-
-
-@pytest.mark.parametrize(
-    ("group", "channels", "side"), [(3, 6, 4), (512, 512, 32)], ids=["groups of two", "large"]
-)
-def test_other_groups_stay(group: int, channels: int, side: int) -> None:
-    body = f"boxes = Conv<group = {group}, pads = [1, 1, 1, 1]>(images, w)"
-    shape = f"N, {channels}, {side}, {side}"
-    made = weighted(body, shape, shape, w=(channels, channels // group, 3, 3))
-    before = list(made.graph.node)[-1:]
-    shorten(made)
-    assert list(made.graph.node) == before
-
-
 def test_a_graph_with_branches_is_left_alone() -> None:
     body = """
         sure = Constant<value = bool {1}>()

@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     Rule: TypeAlias = Callable[[Node, View, Draft], bool]
 
 ROUNDS: tuple[tuple[Rule, ...], ...] = (
-    (convolutions.fill_depthwise,),
     (
         convolutions.run_twins_together,
         convolutions.join_heads,

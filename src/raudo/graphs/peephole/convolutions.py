@@ -27,26 +27,6 @@ ROW = 8
 four values at once, and where rows begin elsewhere, it reads the values before them."""
 
 
-def fill_depthwise(node: Node, view: View, draft: Draft) -> bool:
-    """Let each channel read all, with weights of zero for the others: Conv of one group a channel.
-
-    Tensor cores compute that sooner than other cores the few products that count, and activations
-    become part of it.
-    """
-    values = view.constants(node.inputs[1:]) if node.operator == "Conv" else []
-    groups = node.attributes.get("group", 1)
-    if groups == 1 or not values or values[0].shape[:2] != (groups, 1):
-        return False
-    if not view.is_small(node, groups):
-        return False
-    weights = np.zeros((groups, groups, *values[0].shape[2:]), values[0].dtype)
-    weights[range(groups), range(groups)] = values[0][:, 0]
-    constants = map(draft.constant, (weights, *values[1:]))
-    attributes = {**node.attributes, "group": 1}
-    draft.node("Conv", node.inputs[0], *constants, output=draft.result, **attributes)
-    return True
-
-
 def run_twins_together(node: Node, view: View, draft: Draft) -> bool:
     """Let convolutions of one value and one kind, each followed by SiLU, be one: Mul of Sigmoid."""
     own = _activated(node, view)
