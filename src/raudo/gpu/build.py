@@ -250,7 +250,7 @@ def _failure(title: str, log: Any) -> EngineError:
     """Say why there is no engine: a want of memory is told first, and what it leads to last."""
     memory = next((text for text in log.errors if "memory" in text.lower()), None)
     if memory is None:
-        said, hint = log.reason(), "the log says more"
+        said, hint = log.reason(), "is enough of the GPU's memory free? the log says more"
     else:
         said, hint = memory.strip().partition("\n")[0], cuda.HINTS[cuda.MEMORY_ERROR]
     return EngineError(f"{title} cannot build the engine: {said}", hint=hint)
