@@ -307,7 +307,9 @@ def benchmark(
             except RaudoError as error:
                 failed[name] = error.message
             else:
-                measurements[name] = measured.model_copy(update=compared[name])
+                measurements[name] = measured.model_copy(
+                    update={"other_load": other_load, **compared[name]}
+                )
     if baseline not in measurements:
         raise WorkerError(
             f"the baseline {baseline} failed: {failed[baseline]}",

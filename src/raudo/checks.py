@@ -6,7 +6,7 @@ Similarity alone is decided on its estimate; `Check.straddles` tells where that 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
@@ -26,6 +26,9 @@ GATE_TITLES: dict[Gate, str] = {
 }
 _HOPELESS = 100
 """Past this many times the images or rounds, more of them are no advice."""
+BUSY_SHARE = 0.25
+"""Above this share of the cores taken by other programs, no speedup passes: PyTorch, whose threads
+wait for each other, was seen to be slowed 1.4 times as much as engines at 0.4, 5 times at 0.7."""
 
 
 @dataclass(frozen=True)
@@ -36,11 +39,14 @@ class Check:
         gate: Name of the gate.
         bound: What it asks for: at least for `speedup` and `similarity_percent`, below for losses.
         outcome: Which side of the gate the whole interval lies on, of similarity the estimate;
-            `undecided` if the interval straddles the gate or nothing was measured.
+            `undecided` if the interval straddles the gate, nothing was measured, or the machine
+            was too busy for a speedup to be believed.
         value: Point estimate, or None where it was not measured.
         low: Low end of the interval; the value itself where there is no interval.
         high: High end of the interval.
         count: Rounds or images that the interval rests on; None where it is not known.
+        other_load: Share of the cores that other programs took, where that alone leaves a speedup
+            open; otherwise None.
     """
 
     gate: Gate
@@ -50,6 +56,7 @@ class Check:
     low: float | None = None
     high: float | None = None
     count: int | None = None
+    other_load: float | None = None
 
     @property
     def straddles(self) -> bool:
@@ -72,16 +79,14 @@ class Check:
 def assess(candidate: Candidate, gates: Gates, *, accuracy_validated: bool) -> tuple[Check, ...]:
     """Hold one candidate against every gate that applies."""
     speedup, accuracy = candidate.speedup, candidate.accuracy
-    rounds = candidate.measurement.rounds if candidate.measurement else None
+    measurement = candidate.measurement
+    ends = None if speedup is None else (speedup.median, speedup.low, speedup.high)
+    rounds = measurement.rounds if measurement else None
     images = accuracy.images if accuracy else None
-    checks = [
-        _interval_check(
-            "speedup",
-            gates.speedup,
-            None if speedup is None else (speedup.median, speedup.low, speedup.high),
-            rounds,
-        )
-    ]
+    speed = _interval_check("speedup", gates.speedup, ends, rounds)
+    if speed.outcome == "pass" and measurement and measurement.other_load > BUSY_SHARE:
+        speed = replace(speed, outcome="undecided", other_load=measurement.other_load)
+    checks = [speed]
     if accuracy_validated:
         loss = _ends(candidate.map50_loss_percent)
         checks.append(_interval_check("map50_loss_percent", gates.map50_loss_percent, loss, images))

@@ -1,8 +1,9 @@
 """Measurements and gates -> what each target should run: a pure function.
 
 A gate is decided on the whole 95 % interval, never on the point in its middle. Where the interval
-straddles the gate, the answer is INCONCLUSIVE, with what would settle it. Similarity is decided on
-its estimate; where its interval straddles the gate, the verdict says so.
+straddles the gate, or the machine was too busy to believe a speedup, the answer is INCONCLUSIVE,
+with what would settle it. Similarity is decided on its estimate; where its interval straddles the
+gate, the verdict says so.
 """
 
 from __future__ import annotations
@@ -295,6 +296,12 @@ def problem(candidate: Candidate, check: Check) -> str:
             f"{candidate.name} fails on {title} by {_with_unit(check, check.shortfall)}: "
             f"{_measured(check)} (gate: {_demand(check)}){_divergence(candidate, check)}"
         )
+    if check.other_load is not None:
+        return (
+            f"{candidate.name} is undecided on {title}: {_measured(check)} (gate: "
+            f"{_demand(check)}), but other programs took {_number(check.other_load * 100)} % of "
+            "the cores"
+        )
     return (
         f"{candidate.name} is undecided on {title}: {_measured(check)} straddles the gate "
         f"({_demand(check)}) by {_with_unit(check, _overreach(check))}"
@@ -354,6 +361,8 @@ def _settle(candidate: Candidate, check: Check) -> str:
     """Say what would decide an open gate."""
     if check.value is None:
         return f"measure the {GATE_TITLES[check.gate]} of {candidate.name}"
+    if check.other_load is not None:
+        return "time again on a quiet machine: a busy one slows PyTorch most"
     what = "rounds" if check.gate == "speedup" else "labelled images"
     way = _LONGER if check.gate == "speedup" else "validate on a larger data set"
     needed = needed_count(check)

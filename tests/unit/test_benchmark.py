@@ -294,6 +294,7 @@ def test_real_engines_side_by_side_and_one_that_does_not_load(
     assert {(t.streams, t.batch) for t in other.throughput} >= {(1, 1)}
     assert all(t.fps > 0 and math.isfinite(t.fps) for t in other.throughput)
     assert 0 <= timed.other_load <= 1
+    assert other.other_load == timed.other_load
 
 
 def test_without_its_baseline_nothing_is_timed(tmp_path: Path) -> None:

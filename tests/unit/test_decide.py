@@ -261,6 +261,26 @@ def test_what_would_settle_an_open_gate() -> None:
     assert "about 40 rounds" in speed
 
 
+def measured_beside(other_load: float, speedup: tuple[float, float, float]) -> Candidate:
+    quiet = candidate(speedup=speedup)
+    assert quiet.measurement is not None
+    disturbed = quiet.measurement.model_copy(update={"other_load": other_load})
+    return quiet.model_copy(update={"measurement": disturbed})
+
+
+def test_no_speedup_passes_on_a_busy_machine() -> None:
+    # Seen: 11.4x beside programs that took 71 % of the cores, 2.3x alone.
+    decision = on_cpu(measured_beside(0.71, (11.4, 9.8, 12.0)))
+    assert decision.verdict == "INCONCLUSIVE"
+    assert decision.choice is None
+    (reason,) = decision.reasons
+    assert "11.4x [9.80, 12.0]" in reason
+    assert "other programs took 71.0 % of the cores" in reason
+    assert "quiet machine" in decision.next_steps[0]
+    assert on_cpu(measured_beside(0.13, (2.0, 1.9, 2.1))).verdict == "PASS"
+    assert on_cpu(measured_beside(0.71, (1.2, 1.1, 1.3))).verdict == "FAIL"
+
+
 @pytest.mark.parametrize("value", [1.0, 1.01])
 def test_no_number_is_promised_where_the_value_lies_on_the_gate(value: float) -> None:
     decision = on_cpu(candidate(loss=(value, value - 1.5, value + 1.5)))
