@@ -172,6 +172,13 @@ class InProcess:
         return getattr(self._station, action)(*arguments)
 
 
+class QuietMachine:
+    """Stands in for the monitor of other programs' load: verdicts depend on it."""
+
+    def share(self) -> float:
+        return 0.0
+
+
 def install(patch: pytest.MonkeyPatch) -> Faults:
     """Let runs take canned engines as their candidates, and work in this process."""
     faults = Faults()
@@ -182,6 +189,7 @@ def install(patch: pytest.MonkeyPatch) -> Faults:
     for module in (benchmark, station, null):
         patch.setattr(module, "time", clock)
     patch.setattr(benchmark, "MIN_THROUGHPUT_SECONDS", 10 * Clock.LOOK)
+    patch.setattr(benchmark, "LoadMonitor", QuietMachine)
     # Drawing takes half of such a run, and has tests of its own.
     patch.setattr(html, "_both", lambda title, _draw: html.Plot(title, "", ""))
     for name, value in {

@@ -1,9 +1,8 @@
 """Measurements and gates -> what each target should run: a pure function.
 
 A gate is decided on the whole 95 % interval, never on the point in its middle. Where the interval
-straddles the gate, or the machine was too busy to believe a speedup, the answer is INCONCLUSIVE,
-with what would settle it. Similarity is decided on its estimate; where its interval straddles the
-gate, the verdict says so.
+straddles the gate, or the machine was too busy, the answer is INCONCLUSIVE, with what would settle
+it. Similarity is decided on its estimate; where its interval straddles it, the verdict says so.
 """
 
 from __future__ import annotations
@@ -24,7 +23,6 @@ if TYPE_CHECKING:
 LOCALIZATION_LOSS_PERCENT = 1.0
 """A loss of mAP@0.5:0.95 above this is called out even where mAP@0.5 holds."""
 NOT_VALIDATED = "accuracy not validated: there was no labelled data set"
-
 _CLOSEST = 3
 Asked = TypeVar("Asked", bound=str)
 
@@ -297,11 +295,8 @@ def problem(candidate: Candidate, check: Check) -> str:
             f"{_measured(check)} (gate: {_demand(check)}){_divergence(candidate, check)}"
         )
     if check.other_load is not None:
-        return (
-            f"{candidate.name} is undecided on {title}: {_measured(check)} (gate: "
-            f"{_demand(check)}), but other programs took {_number(check.other_load * 100)} % of "
-            "the cores"
-        )
+        busy = f"other programs took {_number(check.other_load * 100)} % of the cores"
+        return f"{candidate.name} is undecided on {title}: {_measured(check)}, but {busy}"
     return (
         f"{candidate.name} is undecided on {title}: {_measured(check)} straddles the gate "
         f"({_demand(check)}) by {_with_unit(check, _overreach(check))}"

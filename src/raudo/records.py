@@ -211,9 +211,7 @@ class Measurement(Record):
     samples_ms: tuple[float, ...] = Field(description="End-to-end times, thinned, for plots")
     load_seconds: float
     peak_memory_bytes: int
-    other_load: float = Field(
-        default=0.0, description="Share of all cores that other programs took meanwhile, 0 to 1"
-    )
+    other_load: float = Field(default=0.0, description="Share of the cores, by other programs")
     throughput: tuple[Throughput, ...] = ()
     reference: str | None = Field(
         default=None, description="Name of the engine that speedups are relative to"
