@@ -65,7 +65,7 @@ class View:
         """Return where a value is made: sorting by it is the order of computation."""
         return self._places.get(name, -1)
 
-    def is_small(self, conv: Node, factor: float = 1.0) -> bool:
+    def is_small(self, conv: Node, factor: float) -> bool:
         """Tell whether a multiple of a convolution takes a GPU no longer than any kernel."""
         weights = self.graph.constants[conv.inputs[1]]
         cells = self.shape(conv.outputs[0])[2:]
